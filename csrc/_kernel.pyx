@@ -1,0 +1,304 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Binding of csrc/kernel.h. Takes arrays that visavis.kernel has checked; releases the GIL."""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.string cimport memset
+
+
+cdef extern from "kernel.h" namespace "visavis" nogil:
+    cdef enum class Code(int32_t):
+        ok
+        out_of_memory
+        indicator_not_finite
+        history_pointer_invalid
+        history_index_out_of_range
+        history_not_sorted
+        history_not_allowed
+
+    cdef struct Status:
+        Code code
+        int64_t row
+        int64_t column
+
+    cdef struct IndicatorsView:
+        const float* values
+        int64_t rows
+        int64_t columns
+
+    cdef struct PanelView:
+        int64_t capabilities
+        int64_t columns
+        int64_t padded_columns
+        const float* weights
+        const float* bias
+        const double* value
+        const double* cost
+        const uint8_t* link
+        const int32_t* product
+        const int32_t* channel
+        const int32_t* family
+        int64_t product_count
+        int64_t channel_count
+        int64_t family_count
+
+    cdef struct EligibilityView:
+        const uint8_t* dense
+        const uint64_t* planes
+        int64_t plane_words
+        const int32_t* plane_index
+
+    cdef struct HistoryView:
+        const int64_t* indptr
+        const int32_t* capability_index
+        const float* adjustment
+        int64_t entries
+
+    cdef struct Limits:
+        int32_t product
+        int32_t channel
+        int32_t family
+
+    cdef struct Block:
+        int64_t rows
+        int64_t capabilities
+
+    cdef struct Problem:
+        IndicatorsView indicators
+        PanelView panel
+        EligibilityView eligibility
+        HistoryView history
+        double ev_min
+        Block block
+
+    cdef struct Stats:
+        int64_t skipped_by_rule
+        int64_t skipped_by_bound
+        int64_t screened
+        int64_t verified
+        int64_t rescreens
+
+    cdef struct MatchOutput:
+        int64_t k
+        int32_t* capability_index
+        double* expected_value
+        double* propensity
+        int32_t* opportunity_count
+
+    cdef struct AudienceOutput:
+        int64_t k
+        const int32_t* capability_index
+        int64_t capability_count
+        int64_t* customer_index
+        double* expected_value
+        double* propensity
+        int64_t* customer_count
+
+    cdef struct ScoresOutput:
+        double* linear_predictor
+        double* expected_value
+        double* propensity
+
+    cdef struct Variant:
+        const char* name
+        bint (*supported)() noexcept nogil
+        Status (*match)(const Problem&, const Limits&, const MatchOutput&, Stats*) noexcept nogil
+        Status (*audience)(const Problem&, const AudienceOutput&, Stats*) noexcept nogil
+        Status (*scores)(const Problem&, const ScoresOutput&) noexcept nogil
+
+    int64_t variant_count()
+    const Variant* variant_at(int64_t index)
+    void c_exp "visavis::exp_nonpositive"(const double* y, double* result, int64_t size)
+    void c_log1p "visavis::log1p_nonnegative"(const double* x, double* result, int64_t size)
+
+
+cdef const float* _float_matrix(const float[:, ::1] array) noexcept:
+    return &array[0, 0] if array.shape[0] > 0 and array.shape[1] > 0 else NULL
+
+
+def variants():
+    """Name and support of every variant in this build, best last: list of (str, bool)."""
+    return [
+        (variant_at(index).name.decode("ascii"), bool(variant_at(index).supported()))
+        for index in range(variant_count())
+    ]
+
+
+def exp_nonpositive(const double[::1] y not None, double[::1] result not None):
+    """e^y, element by element, into `result`."""
+    cdef int64_t size = y.shape[0]
+    if size:
+        with nogil:
+            c_exp(&y[0], &result[0], size)
+
+
+def log1p_nonnegative(const double[::1] x not None, double[::1] result not None):
+    """log(1+x), element by element, into `result`."""
+    cdef int64_t size = x.shape[0]
+    if size:
+        with nogil:
+            c_log1p(&x[0], &result[0], size)
+
+
+cdef class PackedPanel:
+    """The arrays of a panel and the view of them that the kernel reads."""
+
+    cdef PanelView view
+    cdef object _owned
+
+    def __init__(
+        self,
+        const float[:, ::1] weights not None,
+        int64_t columns,
+        const float[::1] bias not None,
+        const double[::1] value not None,
+        const double[::1] cost not None,
+        const uint8_t[::1] link not None,
+        const int32_t[::1] product not None,
+        const int32_t[::1] channel not None,
+        const int32_t[::1] family not None,
+        group_counts,
+    ):
+        self._owned = (weights, bias, value, cost, link, product, channel, family)
+        self.view.capabilities = weights.shape[0]
+        self.view.columns = columns
+        self.view.padded_columns = weights.shape[1]
+        self.view.weights = &weights[0, 0]
+        self.view.bias = &bias[0]
+        self.view.value = &value[0]
+        self.view.cost = &cost[0]
+        self.view.link = &link[0]
+        self.view.product = &product[0]
+        self.view.channel = &channel[0]
+        self.view.family = &family[0]
+        self.view.product_count, self.view.channel_count, self.view.family_count = group_counts
+
+
+cdef class BoundProblem:
+    """A problem with the arrays it points to; kept alive for as long as the call runs."""
+
+    cdef Problem problem
+    cdef object _owned
+
+    def __init__(
+        self,
+        const float[:, ::1] indicators not None,
+        PackedPanel panel not None,
+        const uint8_t[:, ::1] dense,
+        const uint64_t[:, ::1] planes,
+        const int32_t[::1] plane_index,
+        const int64_t[::1] indptr,
+        const int32_t[::1] capability_index,
+        const float[::1] adjustment,
+        double ev_min,
+        int64_t block_rows,
+        int64_t block_capabilities,
+    ):
+        self._owned = (
+            indicators, panel, dense, planes, plane_index, indptr, capability_index, adjustment
+        )
+        memset(&self.problem, 0, sizeof(Problem))
+        self.problem.indicators.values = _float_matrix(indicators)
+        self.problem.indicators.rows = indicators.shape[0]
+        self.problem.indicators.columns = indicators.shape[1]
+        self.problem.panel = panel.view
+        if dense is not None and dense.shape[0]:
+            self.problem.eligibility.dense = &dense[0, 0]
+        if planes is not None and planes.shape[0] and planes.shape[1]:
+            self.problem.eligibility.planes = &planes[0, 0]
+            self.problem.eligibility.plane_words = planes.shape[1]
+            self.problem.eligibility.plane_index = &plane_index[0]
+        if indptr is not None and capability_index.shape[0]:
+            self.problem.history.indptr = &indptr[0]
+            self.problem.history.entries = capability_index.shape[0]
+            self.problem.history.capability_index = &capability_index[0]
+            self.problem.history.adjustment = &adjustment[0]
+        self.problem.ev_min = ev_min
+        self.problem.block.rows = block_rows
+        self.problem.block.capabilities = block_capabilities
+
+
+cdef tuple _status(Status status):
+    return (<int32_t>status.code, status.row, status.column)
+
+
+cdef dict _stats(const Stats& stats):
+    return {
+        "skipped_by_rule": stats.skipped_by_rule,
+        "skipped_by_bound": stats.skipped_by_bound,
+        "screened": stats.screened,
+        "verified": stats.verified,
+        "rescreens": stats.rescreens,
+    }
+
+
+def match(
+    int64_t variant,
+    BoundProblem bound not None,
+    limits,
+    int32_t[:, ::1] capability_index not None,
+    double[:, ::1] expected_value not None,
+    double[:, ::1] propensity not None,
+    int32_t[::1] opportunity_count not None,
+):
+    """Fills the four outputs; returns (status, stats)."""
+    cdef Limits c_limits
+    cdef MatchOutput out
+    cdef Stats stats
+    cdef Status status
+    cdef const Variant* chosen = variant_at(variant)
+    c_limits.product, c_limits.channel, c_limits.family = limits
+    memset(&stats, 0, sizeof(Stats))
+    out.k = capability_index.shape[1]
+    out.capability_index = &capability_index[0, 0]
+    out.expected_value = &expected_value[0, 0]
+    out.propensity = &propensity[0, 0]
+    out.opportunity_count = &opportunity_count[0]
+    with nogil:
+        status = chosen.match(bound.problem, c_limits, out, &stats)
+    return _status(status), _stats(stats)
+
+
+def audience(
+    int64_t variant,
+    BoundProblem bound not None,
+    const int32_t[::1] capability_index not None,
+    int64_t[:, ::1] customer_index not None,
+    double[:, ::1] expected_value not None,
+    double[:, ::1] propensity not None,
+    int64_t[::1] customer_count not None,
+):
+    """Fills the four outputs; returns (status, stats)."""
+    cdef AudienceOutput out
+    cdef Stats stats
+    cdef Status status
+    cdef const Variant* chosen = variant_at(variant)
+    memset(&stats, 0, sizeof(Stats))
+    out.k = customer_index.shape[1]
+    out.capability_index = &capability_index[0]
+    out.capability_count = capability_index.shape[0]
+    out.customer_index = &customer_index[0, 0]
+    out.expected_value = &expected_value[0, 0]
+    out.propensity = &propensity[0, 0]
+    out.customer_count = &customer_count[0]
+    with nogil:
+        status = chosen.audience(bound.problem, out, &stats)
+    return _status(status), _stats(stats)
+
+
+def scores(
+    int64_t variant,
+    BoundProblem bound not None,
+    double[:, ::1] linear_predictor not None,
+    double[:, ::1] expected_value not None,
+    double[:, ::1] propensity not None,
+):
+    """Fills the three outputs; returns the status."""
+    cdef ScoresOutput out
+    cdef Status status
+    cdef const Variant* chosen = variant_at(variant)
+    out.linear_predictor = &linear_predictor[0, 0]
+    out.expected_value = &expected_value[0, 0]
+    out.propensity = &propensity[0, 0]
+    with nogil:
+        status = chosen.scores(bound.problem, out)
+    return _status(status)

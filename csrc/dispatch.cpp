@@ -1,0 +1,20 @@
+// The list of variants in this build. Choosing one is the caller's: once per call, by name or best.
+#include "kernel.h"
+
+namespace visavis {
+namespace {
+
+// Best last: a faster variant is added at the end, behind what its processor must support.
+const Variant* const variants[] = {
+    &variant_portable,
+};
+
+}  // namespace
+
+std::int64_t variant_count() {
+  return static_cast<std::int64_t>(sizeof variants / sizeof variants[0]);
+}
+
+const Variant* variant_at(std::int64_t index) { return variants[index]; }
+
+}  // namespace visavis

@@ -1,0 +1,85 @@
+// Which pairs may meet: eligibility and history of one block of customers, and their validation.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "kernel.h"
+
+namespace visavis {
+namespace {
+
+inline bool eligible(const EligibilityView& view, std::int64_t capabilities, std::int64_t row,
+                     std::int64_t j) {
+  if (view.dense != nullptr) return view.dense[row * capabilities + j] != 0;
+  if (view.planes == nullptr) return true;
+  const std::int32_t plane = view.plane_index[j];
+  if (plane < 0) return true;
+  const std::uint64_t word = view.planes[row * view.plane_words + (plane >> 6)];
+  return (word >> (plane & 63) & 1) != 0;
+}
+
+// A customer's adjustments, read in ascending order of capability.
+class HistoryCursor {
+ public:
+  HistoryCursor() = default;
+  HistoryCursor(const HistoryView& view, std::int64_t row)
+      : view_(&view),
+        next_(view.indptr == nullptr ? 0 : view.indptr[row]),
+        end_(view.indptr == nullptr ? 0 : view.indptr[row + 1]) {}
+
+  // h of capability `j`; calls must come with ascending j.
+  float at(std::int64_t j) {
+    while (next_ < end_ && view_->capability_index[next_] < j) ++next_;
+    return next_ < end_ && view_->capability_index[next_] == j ? view_->adjustment[next_] : 0.0f;
+  }
+
+ private:
+  const HistoryView* view_ = nullptr;
+  std::int64_t next_ = 0;
+  std::int64_t end_ = 0;
+};
+
+inline Status validate_history(const HistoryView& view, std::int64_t rows,
+                               std::int64_t capabilities) {
+  if (view.indptr == nullptr) return {};
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const std::int64_t begin = view.indptr[row];
+    const std::int64_t end = view.indptr[row + 1];
+    if (begin < 0 || end < begin || end > view.entries) {
+      return {Code::history_pointer_invalid, row, -1};
+    }
+    std::int64_t previous = -1;
+    for (std::int64_t entry = begin; entry < end; ++entry) {
+      const std::int64_t j = view.capability_index[entry];
+      if (j < 0 || j >= capabilities) return {Code::history_index_out_of_range, row, entry};
+      if (j <= previous) return {Code::history_not_sorted, row, entry};
+      previous = j;
+      const float h = view.adjustment[entry];
+      if (std::isnan(h) || h == INFINITY) return {Code::history_not_allowed, row, entry};
+    }
+  }
+  return {};
+}
+
+inline Status validate_indicators(const IndicatorsView& view) {
+  for (std::int64_t row = 0; row < view.rows; ++row) {
+    const float* x = view.values + row * view.columns;
+    bool finite = true;
+    for (std::int64_t d = 0; d < view.columns; ++d) finite &= std::isfinite(x[d]);
+    if (finite) continue;
+    for (std::int64_t d = 0; d < view.columns; ++d) {
+      if (!std::isfinite(x[d])) return {Code::indicator_not_finite, row, d};
+    }
+  }
+  return {};
+}
+
+inline Status validate(const Problem& problem) {
+  const Status status = validate_indicators(problem.indicators);
+  if (status.code != Code::ok) return status;
+  return validate_history(problem.history, problem.indicators.rows, problem.panel.capabilities);
+}
+
+}  // namespace
+}  // namespace visavis

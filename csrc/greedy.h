@@ -1,0 +1,98 @@
+// The greedy walk under limits, and the round of screening that it asks for when it falls short.
+#pragma once
+
+#include <cstdint>
+
+#include "kernel.h"
+#include "top_k.h"
+#include "workspace.h"
+
+namespace visavis {
+namespace {
+
+// How many opportunities one customer holds per product, channel and family.
+class GroupCounts {
+ public:
+  GroupCounts(const PanelView& panel, const Limits& limits)
+      : panel_(panel),
+        limits_(limits),
+        product_(limits.product > 0 ? panel.product_count : 0),
+        channel_(limits.channel > 0 ? panel.channel_count : 0),
+        family_(limits.family > 0 ? panel.family_count : 0) {
+    if (!ok()) return;
+    for (std::int64_t g = 0; limits.product > 0 && g < panel.product_count; ++g) product_[g] = 0;
+    for (std::int64_t g = 0; limits.channel > 0 && g < panel.channel_count; ++g) channel_[g] = 0;
+    for (std::int64_t g = 0; limits.family > 0 && g < panel.family_count; ++g) family_[g] = 0;
+  }
+
+  bool ok() const { return product_.ok() && channel_.ok() && family_.ok(); }
+
+  bool open(std::int64_t j) {
+    return !(limits_.product > 0 && product_[panel_.product[j]] >= limits_.product) &&
+           !(limits_.channel > 0 && channel_[panel_.channel[j]] >= limits_.channel) &&
+           !(limits_.family > 0 && family_[panel_.family[j]] >= limits_.family);
+  }
+
+  void add(std::int64_t j, std::int32_t amount) {
+    if (limits_.product > 0) product_[panel_.product[j]] += amount;
+    if (limits_.channel > 0) channel_[panel_.channel[j]] += amount;
+    if (limits_.family > 0) family_[panel_.family[j]] += amount;
+  }
+
+ private:
+  const PanelView& panel_;
+  const Limits limits_;
+  Buffer<std::int32_t> product_;
+  Buffer<std::int32_t> channel_;
+  Buffer<std::int32_t> family_;
+};
+
+// Walks one customer's sorted list and takes what the limits allow, appending at `count`.
+// Returns the new count; the groups keep what was taken.
+inline std::int64_t walk(const TopK& list, GroupCounts& groups, const MatchOutput& out,
+                         std::int64_t row, std::int64_t count) {
+  for (std::int64_t position = 0; position < list.size() && count < out.k; ++position) {
+    const Ranked& entry = list[position];
+    if (!groups.open(entry.index)) continue;
+    groups.add(entry.index, 1);
+    const std::int64_t cell = row * out.k + count++;
+    out.capability_index[cell] = static_cast<std::int32_t>(entry.index);
+    out.expected_value[cell] = entry.expected_value;
+    out.propensity[cell] = entry.propensity;
+  }
+  return count;
+}
+
+// Completes one customer whose best pairs have been collected in `list`.
+//
+// The walk over the list is its own certificate when it reaches k, or when the list held all there
+// was: it was not full, or as long as the catalog. Otherwise `rescreen(last, list)` collects again, over the capabilities
+// still open, from beyond the last pair walked. Limits only ever close, so nothing is missed.
+template <typename Rescreen>
+inline void finish_row(TopK& list, GroupCounts& groups, std::int64_t capabilities,
+                       const MatchOutput& out, std::int64_t row, Stats* stats,
+                       Rescreen rescreen) {
+  list.sort();
+  std::int64_t count = walk(list, groups, out, row, 0);
+  while (count < out.k && list.full() && list.size() < capabilities) {
+    const Ranked last = list[list.size() - 1];
+    list.clear();
+    rescreen(last, list);
+    ++stats->rescreens;
+    list.sort();
+    count = walk(list, groups, out, row, count);
+  }
+  for (std::int64_t position = 0; position < count; ++position) {
+    groups.add(out.capability_index[row * out.k + position], -1);
+  }
+  out.opportunity_count[row] = static_cast<std::int32_t>(count);
+  for (std::int64_t position = count; position < out.k; ++position) {
+    const std::int64_t cell = row * out.k + position;
+    out.capability_index[cell] = -1;
+    out.expected_value[cell] = 0.0;
+    out.propensity[cell] = 0.0;
+  }
+}
+
+}  // namespace
+}  // namespace visavis

@@ -1,0 +1,153 @@
+// The only C++ face of the compiled core: plain views in, plain buffers out, a Status back.
+//
+// Everything here is an aggregate of pointers and numbers that the caller owns, so that no C++
+// type with a layout of its own crosses a file boundary. One call runs on one thread, allocates
+// O(block) memory and throws nothing. What a score is, is said in docs/score.md.
+#pragma once
+
+#include <cstdint>
+
+#ifdef __FAST_MATH__
+#error "docs/score.md fixes the order of every operation: fast-math would break it"
+#endif
+
+namespace visavis {
+
+enum class Link : std::uint8_t { logistic = 0, count = 1, identity = 2 };
+
+enum class Code : std::int32_t {
+  ok = 0,
+  out_of_memory = 1,
+  indicator_not_finite = 2,        // row, column
+  history_pointer_invalid = 3,     // row
+  history_index_out_of_range = 4,  // row, column = offset of the entry
+  history_not_sorted = 5,          // row, column = offset of the entry
+  history_not_allowed = 6,         // row, column = offset of the entry: NaN or +inf
+};
+
+struct Status {
+  Code code = Code::ok;
+  std::int64_t row = -1;
+  std::int64_t column = -1;
+};
+
+// Customers' indicators: `rows` × `columns` float32, row after row without gaps.
+struct IndicatorsView {
+  const float* values;
+  std::int64_t rows;
+  std::int64_t columns;
+};
+
+// The packed catalog. Weights are padded with zeros to a multiple of `lane_count` columns; the
+// group codes are dense (0 … group_count − 1), so that limits count in plain arrays.
+struct PanelView {
+  std::int64_t capabilities;
+  std::int64_t columns;
+  std::int64_t padded_columns;
+  const float* weights;  // capabilities × padded_columns
+  const float* bias;
+  const double* value;
+  const double* cost;
+  const std::uint8_t* link;
+  const std::int32_t* product;
+  const std::int32_t* channel;
+  const std::int32_t* family;
+  std::int64_t product_count;
+  std::int64_t channel_count;
+  std::int64_t family_count;
+};
+
+// Which pairs may meet. At most one form is set; none set means that all may.
+struct EligibilityView {
+  const std::uint8_t* dense;        // rows × capabilities, non-zero = eligible
+  const std::uint64_t* planes;      // rows × plane_words, bit q of row i = plane q holds for i
+  std::int64_t plane_words;
+  const std::int32_t* plane_index;  // per capability, −1 = always
+};
+
+// Adjustments h per (customer, capability), CSR; h = −inf makes the pair ineligible.
+struct HistoryView {
+  const std::int64_t* indptr;  // rows + 1, or null when there is no history
+  const std::int32_t* capability_index;
+  const float* adjustment;
+  std::int64_t entries;
+};
+
+// At most so many opportunities per group and customer; 0 = no limit.
+struct Limits {
+  std::int32_t product;
+  std::int32_t channel;
+  std::int32_t family;
+};
+
+// Rows and capabilities handled together; 0 lets the variant choose. No result depends on it.
+struct Block {
+  std::int64_t rows;
+  std::int64_t capabilities;
+};
+
+struct Problem {
+  IndicatorsView indicators;
+  PanelView panel;
+  EligibilityView eligibility;
+  HistoryView history;
+  double ev_min;  // −inf = no minimum
+  Block block;
+};
+
+// skipped_by_rule + skipped_by_bound + screened = rows × capabilities.
+struct Stats {
+  std::int64_t skipped_by_rule;
+  std::int64_t skipped_by_bound;
+  std::int64_t screened;
+  std::int64_t verified;   // pairs scored in float64
+  std::int64_t rescreens;  // customers × extra rounds that the limits made necessary
+};
+
+struct MatchOutput {
+  std::int64_t k;
+  std::int32_t* capability_index;  // rows × k, −1 beyond the count
+  double* expected_value;          // rows × k, 0 beyond the count
+  double* propensity;              // rows × k, 0 beyond the count
+  std::int32_t* opportunity_count; // rows
+};
+
+struct AudienceOutput {
+  std::int64_t k;
+  const std::int32_t* capability_index;  // which capabilities, `capability_count` of them
+  std::int64_t capability_count;
+  std::int64_t* customer_index;  // capability_count × k, −1 beyond the count
+  double* expected_value;        // capability_count × k
+  double* propensity;            // capability_count × k
+  std::int64_t* customer_count;  // capability_count
+};
+
+// All pairs, row after row; NaN where h = −inf, for no score exists there.
+struct ScoresOutput {
+  double* linear_predictor;  // z
+  double* expected_value;
+  double* propensity;
+};
+
+// One compiled form of the kernel. A variant file exports exactly one of these.
+struct Variant {
+  const char* name;
+  bool (*supported)();  // by this processor and operating system
+  Status (*match)(const Problem&, const Limits&, const MatchOutput&, Stats*);
+  Status (*audience)(const Problem&, const AudienceOutput&, Stats*);
+  Status (*scores)(const Problem&, const ScoresOutput&);
+};
+
+extern const Variant variant_portable;
+
+// dispatch.cpp: every variant in this build, best last.
+std::int64_t variant_count();
+const Variant* variant_at(std::int64_t index);
+
+// elementary.cpp: the law's own exp (y ≤ 0) and log1p (x ≥ 0) over arrays.
+void exp_nonpositive(const double* y, double* result, std::int64_t size);
+void log1p_nonnegative(const double* x, double* result, std::int64_t size);
+
+constexpr std::int64_t lane_count = 8;  // partial sums of a dot product
+
+}  // namespace visavis

@@ -1,0 +1,66 @@
+// What every driver needs around its loops: aligned memory and a known floating-point state.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <xmmintrin.h>
+#endif
+
+namespace visavis {
+namespace {
+
+// Uninitialised, cache-line aligned memory that frees itself; `ok()` is false when there was none.
+// Only for types without constructors.
+template <typename T>
+class Buffer {
+ public:
+  explicit Buffer(std::int64_t size) {
+    constexpr std::size_t line = 64;
+    if (size < 0 || static_cast<std::uint64_t>(size) > (SIZE_MAX - line) / sizeof(T)) return;
+    const std::size_t bytes = static_cast<std::size_t>(size) * sizeof(T);
+    values_ = static_cast<T*>(std::aligned_alloc(line, (bytes / line + 1) * line));
+  }
+  ~Buffer() { std::free(values_); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  bool ok() const { return values_ != nullptr; }
+  T* get() { return values_; }
+  T& operator[](std::int64_t position) { return values_[position]; }
+
+ private:
+  T* values_ = nullptr;
+};
+
+// Round to nearest, denormals kept, exceptions masked, for as long as it lives. Loading a library
+// built with -Ofast switches on flush-to-zero for a whole process, and callers may have done so.
+class FloatingPointState {
+ public:
+#if defined(__x86_64__) || defined(__i386__)
+  FloatingPointState() : saved_(_mm_getcsr()) { _mm_setcsr(0x1f80); }
+  ~FloatingPointState() { _mm_setcsr(saved_); }
+
+ private:
+  unsigned saved_;
+#elif defined(__aarch64__)
+  FloatingPointState() {
+    asm volatile("mrs %0, fpcr" : "=r"(saved_));
+    asm volatile("msr fpcr, %0" : : "r"(std::uint64_t{0}));
+  }
+  ~FloatingPointState() { asm volatile("msr fpcr, %0" : : "r"(saved_)); }
+
+ private:
+  std::uint64_t saved_;
+#else
+#error "say how this processor's rounding and denormal modes are saved and set"
+#endif
+ public:
+  FloatingPointState(const FloatingPointState&) = delete;
+  FloatingPointState& operator=(const FloatingPointState&) = delete;
+};
+
+}  // namespace
+}  // namespace visavis

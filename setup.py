@@ -1,0 +1,74 @@
+"""Builds the compiled core: one static library per kernel variant, one extension that links them.
+
+Every variant is compiled with its own flags, so that no instruction set leaks into another file.
+Everything else about the package is declared in pyproject.toml.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+CSRC = Path("csrc")
+HEADERS = sorted(str(path) for path in CSRC.glob("*.h"))
+
+# -ffp-contract=off: docs/score.md says where a product is rounded, the compiler must not fuse it.
+# -fno-fast-math stands last so that no CXXFLAGS of the surroundings can undo it.
+FLAGS = ["-std=c++17", "-O3", "-fvisibility=hidden", "-ffp-contract=off", "-fno-fast-math"]
+
+#: Each variant's own flags beyond FLAGS; the portable one runs on every processor.
+VARIANT_FLAGS: dict[str, list[str]] = {"portable": []}
+
+
+def library(name: str, sources: list[str], flags: list[str]) -> tuple[str, dict[str, Any]]:
+    """One static library whose objects are rebuilt when a header changes."""
+    return (
+        f"visavis_{name}",
+        {
+            "sources": sources,
+            "cflags": [*flags, *FLAGS, "-fPIC"],
+            "include_dirs": [str(CSRC)],
+            "obj_deps": {"": HEADERS},
+        },
+    )
+
+
+# The linker resolves from left to right: core refers to the variants, so core stands first.
+LIBRARIES = [
+    library("core", [str(CSRC / "dispatch.cpp"), str(CSRC / "elementary.cpp")], []),
+    *(
+        library(name, [str(CSRC / f"variant_{name}.cpp")], flags)
+        for name, flags in VARIANT_FLAGS.items()
+    ),
+]
+
+
+class BuildExtension(build_ext):
+    """build_ext that builds the static libraries first, also with --inplace and editable installs."""
+
+    def run(self) -> None:
+        """Build the libraries, then the extension that links them."""
+        self.run_command("build_clib")
+        super().run()
+
+
+EXTENSION = Extension(
+    "visavis._kernel",
+    sources=[str(CSRC / "_kernel.pyx")],
+    include_dirs=[str(CSRC)],
+    # A static library is not among an extension's dependencies: without its sources here, a change
+    # in one would be compiled and never linked.
+    depends=[*HEADERS, *(source for _, built in LIBRARIES for source in built["sources"])],
+    extra_compile_args=FLAGS,
+    language="c++",
+)
+
+setup(
+    libraries=LIBRARIES,
+    ext_modules=cythonize([EXTENSION], build_dir="build", language_level=3),
+    cmdclass={"build_ext": BuildExtension},
+)

@@ -1,0 +1,65 @@
+"""Types of the compiled binding; visavis.kernel is the face to use."""
+
+import numpy as np
+import numpy.typing as npt
+
+def variants() -> list[tuple[str, bool]]: ...
+def exp_nonpositive(y: npt.NDArray[np.float64], result: npt.NDArray[np.float64]) -> None: ...
+def log1p_nonnegative(x: npt.NDArray[np.float64], result: npt.NDArray[np.float64]) -> None: ...
+
+class PackedPanel:
+    def __init__(
+        self,
+        weights: npt.NDArray[np.float32],
+        columns: int,
+        bias: npt.NDArray[np.float32],
+        value: npt.NDArray[np.float64],
+        cost: npt.NDArray[np.float64],
+        link: npt.NDArray[np.uint8],
+        product: npt.NDArray[np.int32],
+        channel: npt.NDArray[np.int32],
+        family: npt.NDArray[np.int32],
+        group_counts: tuple[int, int, int],
+    ) -> None: ...
+
+class BoundProblem:
+    def __init__(
+        self,
+        indicators: npt.NDArray[np.float32],
+        panel: PackedPanel,
+        dense: npt.NDArray[np.uint8] | None,
+        planes: npt.NDArray[np.uint64] | None,
+        plane_index: npt.NDArray[np.int32] | None,
+        indptr: npt.NDArray[np.int64] | None,
+        capability_index: npt.NDArray[np.int32] | None,
+        adjustment: npt.NDArray[np.float32] | None,
+        ev_min: float,
+        block_rows: int,
+        block_capabilities: int,
+    ) -> None: ...
+
+def match(
+    variant: int,
+    bound: BoundProblem,
+    limits: tuple[int, int, int],
+    capability_index: npt.NDArray[np.int32],
+    expected_value: npt.NDArray[np.float64],
+    propensity: npt.NDArray[np.float64],
+    opportunity_count: npt.NDArray[np.int32],
+) -> tuple[tuple[int, int, int], dict[str, int]]: ...
+def audience(
+    variant: int,
+    bound: BoundProblem,
+    capability_index: npt.NDArray[np.int32],
+    customer_index: npt.NDArray[np.int64],
+    expected_value: npt.NDArray[np.float64],
+    propensity: npt.NDArray[np.float64],
+    customer_count: npt.NDArray[np.int64],
+) -> tuple[tuple[int, int, int], dict[str, int]]: ...
+def scores(
+    variant: int,
+    bound: BoundProblem,
+    linear_predictor: npt.NDArray[np.float64],
+    expected_value: npt.NDArray[np.float64],
+    propensity: npt.NDArray[np.float64],
+) -> tuple[int, int, int]: ...

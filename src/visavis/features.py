@@ -1,0 +1,156 @@
+"""History features: what the facts between one customer and one subject say, as a number.
+
+A capability's ``history_weights`` name features of this registry. A feature is computed in three
+steps, so that the part over all facts is done once per (customer, subject) and only the last step
+depends on a capability's scale::
+
+    facts ──base──▶ one number per (customer, product) and per (customer, capability)
+                       └──combine──▶ one number per (customer, capability): both levels together
+                                        └──shape(·, scale)──▶ the feature
+
+=============  =========================================  ==========================  ============
+feature        formula                                    says                        scale
+=============  =========================================  ==========================  ============
+``days``       Σ over fact days of 2^(−age/half_life)     how often, lately           not used
+``log_days``   log1p(days / scale)                        the same, with fading gain  days
+``log_count``  log1p(Σ count·2^(−age/half_life) / scale)  how much, with fading gain  count
+``recency``    2^(−age of the last fact / half_life)      how lately                  not used
+``ever``       1                                          whether at all              not used
+=============  =========================================  ==========================  ============
+
+A *fact day* is one (customer, subject, kind, date): several rows of it are one day, and their
+counts add up. A day on which a product **and** a capability of it have a fact counts once for
+each. Ages are in days; no half-life means no decay (2^0 = 1). Every feature is 0 for a customer
+without a fact of its kind.
+
+The arithmetic is bit-reproducible: exp and log1p are the kernel's, and sums run in float64 over
+days in ascending order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visavis import kernel
+
+__all__ = ["FEATURES", "FactDays", "Feature", "decay"]
+
+Floats: TypeAlias = NDArray[np.float64]
+
+#: The float64 nearest to log 2.
+_LN2: Final = float.fromhex("0x1.62e42fefa39efp-1")
+
+
+class FactDays(NamedTuple):
+    """The fact days of one kind with one level of subject (products or capabilities).
+
+    A *pair* is one (customer, subject) that has at least one fact day.
+
+    Attributes
+    ----------
+    pair : ndarray of shape (days,), int64
+        Which pair each day belongs to, ascending.
+    age_days : ndarray of shape (days,), float64
+        Days from the fact to as_of, ≥ 0, descending within a pair.
+    count : ndarray of shape (days,), float64
+        What happened that day, counted; an exact integer.
+    pair_count : int
+    """
+
+    pair: NDArray[np.int64]
+    age_days: Floats
+    count: Floats
+    pair_count: int
+
+
+def decay(age_days: Floats, half_life_days: float) -> Floats:
+    """``2^(−age/half_life)``, computed as ``exp((−ln 2 · age) / half_life)``.
+
+    Parameters
+    ----------
+    age_days : ndarray, float64
+        Ages ≥ 0 in days.
+    half_life_days : float
+        > 0; infinity stands for no decay.
+
+    Returns
+    -------
+    ndarray, float64
+        In [0, 1]; exactly 1 at age 0 and for an infinite half-life.
+    """
+    # A tiny half-life may overflow to −inf on the way, whose exponential is the right 0.
+    with np.errstate(over="ignore"):
+        exponent = (-_LN2 * age_days) / half_life_days
+    return kernel.exp(exponent)
+
+
+def _decayed_days(days: FactDays, half_life_days: float) -> Floats:
+    """Σ over fact days of 2^(−age/half_life)."""
+    weights = decay(days.age_days, half_life_days)
+    return np.bincount(days.pair, weights=weights, minlength=days.pair_count)
+
+
+def _decayed_counts(days: FactDays, half_life_days: float) -> Floats:
+    """Σ over fact days of count·2^(−age/half_life)."""
+    weights = days.count * decay(days.age_days, half_life_days)
+    return np.bincount(days.pair, weights=weights, minlength=days.pair_count)
+
+
+def _last_decay(days: FactDays, half_life_days: float) -> Floats:
+    """2^(−age of the last fact / half_life)."""
+    last = np.append(days.pair[1:] != days.pair[:-1], True)[: len(days.pair)]
+    return decay(days.age_days[last], half_life_days)
+
+
+def _presence(days: FactDays, half_life_days: float) -> Floats:  # noqa: ARG001 - one shape for all
+    """1: a pair without a fact does not exist."""
+    return np.ones(days.pair_count)
+
+
+def _as_is(base: Floats, scale: Floats) -> Floats:  # noqa: ARG001 - one shape for all
+    """``base``: the scale is not used."""
+    return base
+
+
+def _log_scaled(base: Floats, scale: Floats) -> Floats:
+    """``log1p(base / scale)``."""
+    # A tiny scale may overflow; the adjustment is then refused as not finite.
+    with np.errstate(over="ignore"):
+        ratio = base / scale
+    finite = np.isfinite(ratio)
+    return np.where(finite, kernel.log1p(np.where(finite, ratio, 0.0)), np.inf)
+
+
+class Feature(NamedTuple):
+    """One way to turn facts into a number.
+
+    Attributes
+    ----------
+    base : callable (FactDays, half_life_days) -> ndarray of shape (pair_count,), float64
+        The number of each pair, ≥ 0.
+    combine : callable (ndarray, ndarray) -> ndarray
+        How the product's and the capability's numbers join; a missing one is 0.
+    shape : callable (ndarray, scale) -> ndarray
+        The last step, element by element; `scale` has the shape of its first argument.
+    """
+
+    base: Callable[[FactDays, float], Floats]
+    combine: Callable[[Floats, Floats], Floats]
+    shape: Callable[[Floats, Floats], Floats]
+
+
+#: Every feature that ``history_weights`` may name.
+FEATURES: Final[Mapping[str, Feature]] = MappingProxyType(
+    {
+        "days": Feature(_decayed_days, np.add, _as_is),
+        "ever": Feature(_presence, np.maximum, _as_is),
+        "log_count": Feature(_decayed_counts, np.add, _log_scaled),
+        "log_days": Feature(_decayed_days, np.add, _log_scaled),
+        "recency": Feature(_last_decay, np.maximum, _as_is),
+    }
+)
