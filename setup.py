@@ -48,7 +48,7 @@ LIBRARIES = [
 
 
 class BuildExtension(build_ext):
-    """build_ext that builds the static libraries first, also with --inplace and editable installs."""
+    """build_ext that builds the static libraries first, for --inplace and editable installs too."""
 
     def run(self) -> None:
         """Build the libraries, then the extension that links them."""

@@ -207,11 +207,12 @@ cdef class BoundProblem:
             self.problem.eligibility.planes = &planes[0, 0]
             self.problem.eligibility.plane_words = planes.shape[1]
             self.problem.eligibility.plane_index = &plane_index[0]
-        if indptr is not None and capability_index.shape[0]:
+        if indptr is not None:  # also without entries: its pointers are still to be validated
             self.problem.history.indptr = &indptr[0]
             self.problem.history.entries = capability_index.shape[0]
-            self.problem.history.capability_index = &capability_index[0]
-            self.problem.history.adjustment = &adjustment[0]
+            if capability_index.shape[0]:
+                self.problem.history.capability_index = &capability_index[0]
+                self.problem.history.adjustment = &adjustment[0]
         self.problem.ev_min = ev_min
         self.problem.block.rows = block_rows
         self.problem.block.capabilities = block_capabilities

@@ -1,4 +1,4 @@
-"""Types of the compiled binding; visavis.kernel is the face to use."""
+# Types of the compiled binding; visavis.kernel is the face to use.
 
 import numpy as np
 import numpy.typing as npt

@@ -165,7 +165,8 @@ def csr_rows(starts: Ints, lengths: Ints) -> Ints:
     """Return the concatenation of the ranges ``starts[i] … starts[i] + lengths[i] − 1``."""
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - lengths), lengths)
+    rows: Ints = np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - lengths), lengths)
+    return rows
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

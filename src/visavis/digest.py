@@ -7,7 +7,7 @@ taken of the values themselves, written in one defined way.
 The serialisation, *form 1*. ``u64`` is 8 bytes, little-endian; a *text* is its u64 byte length,
 then its UTF-8 bytes. ::
 
-    table    "visavis columns 1\\n", u64 row count, u64 column count, then each column in order
+    table    "visavis columns 1", newline, u64 row count, u64 column count, then each column
     column   text name, then its values
     values   text type tag, u64 count, validity, then by type:
                bool            a byte per value, 0 or 1
@@ -142,7 +142,9 @@ def _is_binary(dtype: pa.DataType) -> bool:
 
 def _is_list(dtype: pa.DataType) -> bool:
     return bool(
-        pa.types.is_list(dtype) or pa.types.is_large_list(dtype) or pa.types.is_fixed_size_list(dtype)
+        pa.types.is_list(dtype)
+        or pa.types.is_large_list(dtype)
+        or pa.types.is_fixed_size_list(dtype)
     )
 
 
@@ -170,14 +172,14 @@ def _validity(sink: _Sink, chunks: list[pa.Array]) -> None:
     sink.update(b"\1")
     for chunk in chunks:
         valid = chunk.is_valid().to_numpy(zero_copy_only=False)
-        sink.update(memoryview(np.ascontiguousarray(valid).view(np.uint8)))
+        sink.update(np.ascontiguousarray(valid).view(np.uint8).data)
 
 
 def _fixed_width(chunk: pa.Array) -> memoryview:
     """Return the values' bytes, with nulls as zero."""
     if pa.types.is_boolean(chunk.type):
         flags = chunk.fill_null(False).to_numpy(zero_copy_only=False)
-        return memoryview(np.ascontiguousarray(flags).view(np.uint8))
+        return np.ascontiguousarray(flags).view(np.uint8).data
     width = chunk.type.bit_width // 8
     buffer = chunk.buffers()[1]
     if buffer is None:
@@ -187,7 +189,7 @@ def _fixed_width(chunk: pa.Array) -> memoryview:
     if chunk.null_count:
         # fill_null has no kernel for every type; the bytes under a null are undefined.
         cells = np.where(chunk.is_valid().to_numpy(zero_copy_only=False)[:, None], cells, 0)
-    return memoryview(np.ascontiguousarray(cells).reshape(-1))
+    return np.ascontiguousarray(cells).reshape(-1).data
 
 
 def _offsets(sink: _Sink, lengths: Iterator[np.ndarray[Any, np.dtype[np.int64]]]) -> None:
@@ -198,14 +200,12 @@ def _offsets(sink: _Sink, lengths: Iterator[np.ndarray[Any, np.dtype[np.int64]]]
         ends = np.cumsum(each, dtype=np.int64) + total
         if len(ends):
             total = int(ends[-1])
-            sink.update(memoryview(ends.astype("<i8", copy=False)).cast("B"))
+            sink.update(np.ascontiguousarray(ends.astype("<i8")).view(np.uint8).data)
 
 
 def _feed_bytes(sink: _Sink, chunks: list[pa.Array]) -> None:
     filled = [chunk.fill_null(b"" if _is_binary(chunk.type) else "") for chunk in chunks]
-    _offsets(
-        sink, (pc.binary_length(chunk).to_numpy(zero_copy_only=False) for chunk in filled)
-    )
+    _offsets(sink, (pc.binary_length(chunk).to_numpy(zero_copy_only=False) for chunk in filled))
     for chunk in filled:
         _, offsets, data = chunk.buffers()
         if data is None or not len(chunk):

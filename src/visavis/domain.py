@@ -45,7 +45,7 @@ EPOCH: Final = date(1970, 1, 1)
 
 
 class Link(IntEnum):
-    """How a linear predictor z becomes an expectation g (docs/score.md); the codes are the kernel's."""
+    """How a linear predictor z becomes an expectation g (docs/score.md); codes as in the kernel."""
 
     LOGISTIC = 0
     COUNT = 1
@@ -86,7 +86,9 @@ def parse_date(text: str | date, *, field: str) -> date:
     try:
         return date.fromisoformat(text)
     except (TypeError, ValueError):
-        raise InputError(f"must be an ISO date such as 2017-10-20, got {text!r}", field=field) from None
+        raise InputError(
+            f"must be an ISO date such as 2017-10-20, got {text!r}", field=field
+        ) from None
 
 
 def utc_now() -> datetime:

@@ -57,14 +57,14 @@ class FactDays(NamedTuple):
         Which pair each day belongs to, ascending.
     age_days : ndarray of shape (days,), float64
         Days from the fact to as_of, ≥ 0, descending within a pair.
-    count : ndarray of shape (days,), float64
-        What happened that day, counted; an exact integer.
+    counts : ndarray of shape (days,), float64
+        How often it happened that day; exact integers.
     pair_count : int
     """
 
     pair: NDArray[np.int64]
     age_days: Floats
-    count: Floats
+    counts: Floats
     pair_count: int
 
 
@@ -89,16 +89,24 @@ def decay(age_days: Floats, half_life_days: float) -> Floats:
     return kernel.exp(exponent)
 
 
+def _sums(days: FactDays, addends: Floats) -> Floats:
+    """Sum the addends of each pair, strictly one after the other."""
+    if not days.pair_count:
+        return np.zeros(0)
+    sums = np.bincount(days.pair, weights=addends, minlength=days.pair_count)
+    return sums.astype(np.float64, copy=False)
+
+
 def _decayed_days(days: FactDays, half_life_days: float) -> Floats:
     """Σ over fact days of 2^(−age/half_life)."""
     weights = decay(days.age_days, half_life_days)
-    return np.bincount(days.pair, weights=weights, minlength=days.pair_count)
+    return _sums(days, weights)
 
 
 def _decayed_counts(days: FactDays, half_life_days: float) -> Floats:
     """Σ over fact days of count·2^(−age/half_life)."""
-    weights = days.count * decay(days.age_days, half_life_days)
-    return np.bincount(days.pair, weights=weights, minlength=days.pair_count)
+    weights = days.counts * decay(days.age_days, half_life_days)
+    return _sums(days, weights)
 
 
 def _last_decay(days: FactDays, half_life_days: float) -> Floats:
@@ -113,7 +121,7 @@ def _presence(days: FactDays, half_life_days: float) -> Floats:  # noqa: ARG001 
 
 
 def _as_is(base: Floats, scale: Floats) -> Floats:  # noqa: ARG001 - one shape for all
-    """``base``: the scale is not used."""
+    """Leave the base: the scale is not used."""
     return base
 
 

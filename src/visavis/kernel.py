@@ -55,6 +55,10 @@ VARIANT_ENVIRONMENT: Final = "VISAVIS_VARIANT"
 #: Upper bound of customers × capabilities in one call of `scores`: 2^26 pairs fill 1.5 GiB.
 DENSE_PAIRS_MAX: Final = 2**26
 
+#: Upper bound of rows × k in one result: 2^28 cells fill 5 GiB, and a mistyped k must not take the
+#: machine's memory.
+RESULT_CELLS_MAX: Final = 2**28
+
 #: Columns are padded to a multiple of the eight partial sums of a dot product.
 LANE_COUNT: Final = 8
 
@@ -70,6 +74,9 @@ _STATUS_REASON: Final = {
     5: ("history.capability_index", "must ascend within a row, without duplicates"),
     6: ("history.adjustment", "must be finite or −inf"),
 }
+
+
+_STATS: Final = ("skipped_by_rule", "skipped_by_bound", "screened", "verified", "rescreens")
 
 
 class Eligibility(NamedTuple):
@@ -208,12 +215,14 @@ def choose_variant(variant: str | None = None) -> str:
         If this processor cannot run it: forcing a variant never falls back to another.
     """
     known = variants()
-    name = variant if variant is not None else os.environ.get(VARIANT_ENVIRONMENT) or None
+    name: object = variant if variant is not None else os.environ.get(VARIANT_ENVIRONMENT) or None
     if name is None:
         return [candidate for candidate, supported in known.items() if supported][-1]
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         source = "variant" if variant is not None else VARIANT_ENVIRONMENT
-        raise InputError(f"unknown variant {name!r}; this build has {', '.join(known)}", field=source)
+        raise InputError(
+            f"unknown variant {name!r}; this build has {', '.join(known)}", field=source
+        )
     if not known[name]:
         raise VariantError(f"variant {name!r} cannot run on this processor")
     return name
@@ -251,9 +260,11 @@ def log1p(x: npt.ArrayLike) -> Float64:
     return _elementary(x, _kernel.log1p_nonnegative, "x", 0.0, np.finfo(np.float64).max)
 
 
-def _elementary(argument: npt.ArrayLike, function: Any, name: str, low: float, high: float) -> Float64:
-    values = np.asarray(argument, dtype=np.float64)
-    flat = np.ascontiguousarray(values).reshape(-1)
+def _elementary(
+    argument: npt.ArrayLike, function: Any, name: str, low: float, high: float
+) -> Float64:
+    values = _given(argument, name)
+    flat = _array(values.reshape(-1), np.float64, name, ndim=1)
     wrong = ~((flat >= low) & (flat <= high))
     if wrong.any():
         row = int(np.argmax(wrong))
@@ -307,20 +318,22 @@ def pack(
     _refuse(~np.isfinite(w), "weights", "must be finite", w)
     padded = np.zeros((count, -(-columns // LANE_COUNT) * LANE_COUNT), dtype=np.float32)
     padded[:, :columns] = w
-    b = _vector(bias, np.float32, "bias", count)
-    v = _vector(value, np.float64, "value", count)
-    c = _vector(cost, np.float64, "cost", count)
+    # Copies: what was checked must still hold when the caller writes to its arrays.
+    b = _vector(bias, np.float32, "bias", count).copy()
+    v = _vector(value, np.float64, "value", count).copy()
+    c = _vector(cost, np.float64, "cost", count).copy()
     _refuse(~np.isfinite(b), "bias", "must be finite", b)
     _refuse(~((v >= 0) & (v <= MAGNITUDE_MAX)), "value", "must lie in [0, 2^100]", v)
     _refuse(~(np.abs(c) <= MAGNITUDE_MAX), "cost", "must lie in [−2^100, 2^100]", c)
     groups = [
-        _group_codes(codes, name, count)
-        for codes, name in ((product, "product"), (channel, "channel"), (family, "family"))
+        _group_codes(given, name, count)
+        for given, name in ((product, "product"), (channel, "channel"), (family, "family"))
     ]
-    group_counts = tuple(int(codes.max()) + 1 for codes in groups)
+    products, channels, families = groups
+    counts = (int(products.max()) + 1, int(channels.max()) + 1, int(families.max()) + 1)
+    codes = _link_codes(link, count)
     packed = _kernel.PackedPanel(
-        padded, columns, b, v, c, _link_codes(link, count), *groups,
-        group_counts=group_counts,  # type: ignore[arg-type]
+        padded, columns, b, v, c, codes, products, channels, families, counts
     )
     return Panel(count, columns, packed)
 
@@ -368,21 +381,29 @@ def match(
     index = _variant_index(variant)
     x, bound = _bind(indicators, panel, eligible, history, ev_min, block)
     size = _positive(k, "k")
+    if len(x) * size > RESULT_CELLS_MAX:
+        raise LimitError(f"{len(x)} customers × {size} ranks exceed 2^28: ask for less", field="k")
+    limits = Limits() if limits is None else limits
+    _require(limits, Limits, "limits", "Limits")
+    product, channel, family = (
+        0 if limit is None else _positive(limit, f"limits.{name}")
+        for name, limit in limits._asdict().items()
+    )
     result = MatchResult(
         np.empty((len(x), size), dtype=np.int32),
         np.empty((len(x), size), dtype=np.float64),
         np.empty((len(x), size), dtype=np.float64),
         np.empty(len(x), dtype=np.int32),
-        {},
-    )
-    bounds = tuple(
-        0 if limit is None else _positive(limit, f"limits.{name}")
-        for name, limit in (limits or Limits())._asdict().items()
+        dict.fromkeys(_STATS, 0),
     )
     if len(x):
         status, stats = _kernel.match(
-            index, bound, bounds,  # type: ignore[arg-type]
-            result.capability_index, result.expected_value, result.propensity,
+            index,
+            bound,
+            (product, channel, family),
+            result.capability_index,
+            result.expected_value,
+            result.propensity,
             result.opportunity_count,
         )
         _check(status, x)
@@ -423,6 +444,10 @@ def audience(
     asked = _array(capability_index, np.int32, "capability_index", ndim=1)
     if not len(asked):
         raise InputError("must name at least one capability", field="capability_index")
+    if len(asked) * size > RESULT_CELLS_MAX:
+        raise LimitError(
+            f"{len(asked)} capabilities × {size} ranks exceed 2^28: ask for less", field="k"
+        )
     outside = (asked < 0) | (asked >= panel.capability_count)
     _refuse(outside, "capability_index", f"must lie in [0, {panel.capability_count})", asked)
     _refuse(np.diff(asked, prepend=-1) <= 0, "capability_index", "must ascend strictly", asked)
@@ -432,12 +457,16 @@ def audience(
         np.zeros(shape, dtype=np.float64),
         np.zeros(shape, dtype=np.float64),
         np.zeros(len(asked), dtype=np.int64),
-        {},
+        dict.fromkeys(_STATS, 0),
     )
     if len(x):
         status, stats = _kernel.audience(
-            index, bound, asked,
-            result.customer_index, result.expected_value, result.propensity,
+            index,
+            bound,
+            asked,
+            result.customer_index,
+            result.expected_value,
+            result.propensity,
             result.customer_count,
         )
         _check(status, x)
@@ -489,18 +518,18 @@ def _bind(
     block: tuple[int, int],
 ) -> tuple[Float32, _kernel.BoundProblem]:
     """Check every argument that the calls share and bind them; NaN and ±inf are found below."""
+    _require(panel, Panel, "panel", "made by pack")
     x = _array(indicators, np.float32, "indicators", ndim=2)
     if x.shape[1] != panel.indicator_count:
         raise SchemaError(
             f"must have the panel's {panel.indicator_count} columns, got {x.shape[1]}",
             field="indicators",
         )
-    least = -math.inf if ev_min is None else float(ev_min)
-    if math.isnan(least):
-        raise InputError("must not be NaN", field="ev_min")
+    least = -math.inf if ev_min is None else _number(ev_min, "ev_min")
     dense, planes, plane_index = _eligibility(eligible, len(x), panel.capability_count)
     indptr = capability_index = adjustment = None
     if history is not None:
+        history = History(*_parts(history, "history", ", ".join(History._fields)))
         indptr = _vector(history.indptr, np.int64, "history.indptr", len(x) + 1)
         capability_index = _array(
             history.capability_index, np.int32, "history.capability_index", ndim=1
@@ -511,10 +540,21 @@ def _bind(
         if indptr[0] < 0 or indptr[-1] > len(capability_index):
             reason = f"must lie in [0, {len(capability_index)}], the number of entries"
             raise InputError(reason, field="history.indptr")
-    rows, width = (_not_negative(size, "block") for size in block)
+    rows, width = (
+        _not_negative(size, "block") for size in _parts(block, "block", "rows, capabilities")
+    )
     return x, _kernel.BoundProblem(
-        x, panel.packed, dense, planes, plane_index, indptr, capability_index, adjustment,
-        least, rows, width,
+        x,
+        panel.packed,
+        dense,
+        planes,
+        plane_index,
+        indptr,
+        capability_index,
+        adjustment,
+        least,
+        rows,
+        width,
     )
 
 
@@ -524,7 +564,7 @@ def _eligibility(
     if eligible is None:
         return None, None, None
     if not isinstance(eligible, Eligibility):
-        dense = np.asarray(eligible)
+        dense = _given(eligible, "eligible")
         if dense.dtype != np.bool_ or dense.shape != (rows, capabilities):
             raise SchemaError(
                 f"must be bool of shape ({rows}, {capabilities}), "
@@ -546,17 +586,40 @@ def _eligibility(
     return None, planes, plane_index
 
 
+def _require(given: object, kinds: type | tuple[type, ...], field: str, wanted: str) -> None:
+    """Refuse other types by name: annotations bind nobody at run time."""
+    if not isinstance(given, kinds):
+        raise SchemaError(f"must be {wanted}, got {type(given).__name__}", field=field)
+
+
+def _parts(given: object, field: str, names: str) -> tuple[Any, ...]:
+    """Accept a tuple with as many parts as there are names."""
+    if not isinstance(given, tuple) or len(given) != len(names.split()):
+        raise SchemaError(f"must be ({names}), got {type(given).__name__}", field=field)
+    return given
+
+
+def _given(values: npt.ArrayLike, field: str) -> npt.NDArray[Any]:
+    """Make an array of `values`; ragged lists and foreign objects are refused by name."""
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise SchemaError(f"is no array: {error}", field=field) from error
+
+
 def _array(values: npt.ArrayLike, dtype: Any, field: str, *, ndim: int) -> npt.NDArray[Any]:
-    """As a contiguous array of `dtype`; only conversions that lose nothing are made silently."""
-    array = np.asarray(values)
+    """As a contiguous array of `dtype`: converted within its kind, wider numbers rounded."""
+    array = _given(values, field)
     if array.ndim != ndim:
         raise SchemaError(f"must have {ndim} dimension(s), got {array.ndim}", field=field)
     if array.dtype != dtype:
         wanted = np.dtype(dtype)
         same_family = np.can_cast(array.dtype, wanted, casting="same_kind")
-        if array.size and not same_family and not _is_small_integer(array, wanted):
+        number = array.dtype.kind in "biuf"
+        fits = same_family or _is_small_integer(array, wanted) or not array.size
+        if not (number and fits):
             raise SchemaError(f"must be {wanted}, got {array.dtype}", field=field)
-        with np.errstate(over="ignore"):  # what overflows to inf is refused by name further on
+        with np.errstate(all="ignore"):  # what overflows to inf is refused by name further on
             converted = array.astype(wanted)
         if wanted.kind in "iu" and not np.array_equal(converted, array):
             raise InputError(f"does not fit {wanted}", field=field)
@@ -582,14 +645,18 @@ def _refuse(wrong: npt.NDArray[np.bool_], field: str, reason: str, array: npt.ND
         raise InputError(f"{reason}, got {array[cell]}{column}", field=field, row=cell[0])
 
 
-def _link_codes(link: str | Sequence[str], count: int) -> npt.NDArray[np.uint8]:
+def _link_codes(link: Any, count: int) -> npt.NDArray[np.uint8]:
     codes = {known.label: int(known) for known in Link}
-    names = [link] * count if isinstance(link, str) else list(link)
+    _require(link, (Sequence, np.ndarray), "link", "a name or a list of names")
+    one_for_all = isinstance(link, str) or getattr(link, "ndim", 1) == 0
+    names = [link] * count if one_for_all else list(link)
     if len(names) != count:
         raise SchemaError(f"must have {count} entries, got {len(names)}", field="link")
     for row, name in enumerate(names):
-        if name not in codes:
-            raise InputError(f"must be one of {', '.join(codes)}, got {name!r}", field="link", row=row)
+        if not isinstance(name, str) or name not in codes:
+            raise InputError(
+                f"must be one of {', '.join(codes)}, got {name!r}", field="link", row=row
+            )
     return np.array([codes[name] for name in names], dtype=np.uint8)
 
 
@@ -610,7 +677,19 @@ def _positive(value: int, field: str) -> int:
 
 
 def _not_negative(value: int, field: str) -> int:
-    return 0 if value == 0 else _positive(value, field)
+    return 0 if type(value) is int and value == 0 else _positive(value, field)
+
+
+def _number(value: float, field: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise SchemaError(f"must be a number, got {value!r}", field=field)
+    try:
+        number = float(value)
+    except OverflowError:
+        raise InputError("does not fit float64", field=field) from None
+    if math.isnan(number):
+        raise InputError("must not be NaN", field=field)
+    return number
 
 
 def _variant_index(variant: str | None) -> int:

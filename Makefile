@@ -1,0 +1,83 @@
+# visavis: `make help` lists the targets. Everything lives in .venv; nothing outside is touched.
+SHELL := /bin/bash
+PYTHON ?= python3
+CXX ?= c++
+VENV := .venv
+BIN := $(VENV)/bin
+CORE := $(wildcard csrc/*) setup.py pyproject.toml
+# Installs what one key of pyproject.toml asks for, without building visavis again.
+REQUIREMENTS = $(BIN)/python -c "import sys, tomllib; \
+  project = tomllib.load(open('pyproject.toml', 'rb')); \
+  wanted = {'build': project['build-system']['requires'], **project['project']['optional-dependencies']}; \
+  print(*wanted[sys.argv[1]], sep='\n')"
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types format bench build clean check-machine
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: $(VENV)/.core $(VENV)/.demo ## set up, then match one real data set end to end (DEMO_ARGS=…)
+	@$(BIN)/visavis demo $(DEMO_ARGS)
+
+test: $(VENV)/.core $(VENV)/.test ## set up, then run the tests (TEST_ARGS=…)
+	@$(BIN)/python -m pytest $(TEST_ARGS)
+
+lint: $(VENV)/.core $(VENV)/.test ## ruff: rules and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(VENV)/.core $(VENV)/.test ## mypy, strict, on src
+	@$(BIN)/mypy
+
+format: $(VENV)/.test ## let ruff format and fix what it can
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.core $(VENV)/.test ## time the match beside the campaign loop
+	@$(BIN)/python -m pytest bench --benchmark-only --benchmark-disable-gc $(BENCH_ARGS)
+
+build: $(VENV)/.core ## rebuild the extension in place, only what changed
+	@$(BIN)/python setup.py --quiet build_ext --inplace
+
+clean: ## remove the environment and everything built
+	@rm -rf $(VENV) build dist src/*.egg-info src/visavis/*.so
+	@find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+check-machine: ## say plainly what this machine lacks
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo "visavis needs Python 3.11 or newer: '$(PYTHON)' was not found (try PYTHON=python3.11)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "visavis needs Python 3.11 or newer: '$(PYTHON)' is $$($(PYTHON) -V) (try PYTHON=python3.11)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "visavis needs Python's venv module (on Debian and Ubuntu: the package python3-venv)" >&2; exit 1; }
+	@$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || \
+	  { echo "visavis needs Python's headers (on Debian and Ubuntu: the package python3-dev)" >&2; exit 1; }
+	@command -v $(firstword $(CXX)) >/dev/null || \
+	  { echo "visavis needs a C++17 compiler: '$(CXX)' was not found (on Debian and Ubuntu: the package g++)" >&2; exit 1; }
+	@echo 'int main() { if constexpr (true) return 0; }' | $(CXX) -std=c++17 -x c++ -fsyntax-only - 2>/dev/null || \
+	  { echo "visavis needs a C++17 compiler: '$(CXX)' does not accept C++17" >&2; exit 1; }
+
+$(VENV)/.python:
+	@$(MAKE) --no-print-directory check-machine
+	@echo "setting up $(VENV) ($$($(PYTHON) -V))"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.core: $(VENV)/.python $(CORE)
+	@$(MAKE) --no-print-directory check-machine
+	@echo "building the compiled core, installing visavis"
+	@$(REQUIREMENTS) build > $(VENV)/build.txt && $(PIP) --requirement $(VENV)/build.txt
+	@$(PIP) --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.core
+	@echo "installing what the demo needs"
+	@$(REQUIREMENTS) demo > $(VENV)/demo.txt && $(PIP) --requirement $(VENV)/demo.txt
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.core
+	@echo "installing what the tests need"
+	@$(REQUIREMENTS) test > $(VENV)/test.txt && $(PIP) --requirement $(VENV)/test.txt
+	@touch $@

@@ -1,0 +1,330 @@
+"""Who may meet what: rule ∧ consent ∧ cool-down ∧ validity ∧ exclusions, as bit planes.
+
+::
+
+    Catalog + Policy + attribute schema ── Gates.compile() ──► Gates
+    Gates + attributes + facts + as_of  ── Gates.planes()  ──► kernel.Eligibility
+
+Capabilities that share rule and channel share one plane, so that a base of millions of customers
+needs a few bits each, computed when it is loaded and never per request. The one evaluator of rules
+serves the batch, the gateway and `explain`. Unknown means not eligible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from visavis.catalog import Catalog
+from visavis.domain import CONSENT_PREFIX, OBJECTED
+from visavis.errors import InputError, SchemaError
+from visavis.history import last_contact_days
+from visavis.kernel import Eligibility
+from visavis.policy import Exclusions, Policy
+from visavis.rules import Rule, compile_rule
+
+__all__ = ["Gate", "Gates"]
+
+Bools = npt.NDArray[np.bool_]
+
+#: One (rule, channel) combination; None stands for "no rule".
+_Key = tuple[str | None, str]
+
+_ALWAYS: Final = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What one gate says about one pair.
+
+    Attributes
+    ----------
+    name : str
+        ``objection``, ``exclusion``, ``validity``, ``consent``, ``cool-down`` or ``rule``.
+    is_open : bool
+    detail : str
+        What was looked at and what would change it, in plain words.
+    """
+
+    name: str
+    is_open: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gates:
+    """Catalog and policy, compiled against the attributes of a base.
+
+    Attributes
+    ----------
+    catalog : Catalog
+    policy : Policy
+    rules : mapping of str to Rule
+        By text, each distinct text once.
+    """
+
+    catalog: Catalog
+    policy: Policy
+    rules: Mapping[str, Rule]
+
+    @classmethod
+    def compile(cls, catalog: Catalog, policy: Policy, schema: pa.Schema) -> Gates:
+        """Compile every rule and check that consent can be known.
+
+        Parameters
+        ----------
+        catalog : Catalog
+        policy : Policy
+        schema : pyarrow.Schema
+            The attributes of the base.
+
+        Raises
+        ------
+        RuleError
+            Naming the capability, the position and the attribute.
+        SchemaError
+            If a channel needs consent and the base has no such attribute.
+        InputError
+            If the policy names a product, channel, family or capability that the catalog lacks.
+        """
+        rules: dict[str, Rule] = {}
+        for capability_id, text in zip(catalog.ids, catalog.rules, strict=True):
+            if text is not None and text not in rules:
+                rules[text] = compile_rule(text, schema, capability=capability_id)
+        gates = cls(catalog, policy, rules)
+        for channel in gates._consent_channels():
+            _check_consent(channel, schema)
+        gates._check_policy_names()
+        return gates
+
+    def planes(self, attributes: pa.Table, facts: pa.Table, as_of: date) -> Eligibility:
+        """Fold every gate but the objection into bit planes.
+
+        Parameters
+        ----------
+        attributes : pyarrow.Table of n rows
+        facts : pyarrow.Table
+            Of ``base.FACT_SCHEMA``, by row of `attributes`.
+        as_of : date
+
+        Returns
+        -------
+        Eligibility
+            planes of shape (n, ceil(n_planes / 64)) and plane_index of shape (n_capabilities,).
+        """
+        n = attributes.num_rows
+        closed = self._closed_capabilities(as_of)
+        shut = self._shut_out_channels(attributes, facts, as_of)
+        held = {text: rule.evaluate(attributes, as_of) for text, rule in self.rules.items()}
+
+        plane_of: dict[_Key | None, int] = {}
+        bits: list[Bools] = []
+        plane_index = np.empty(self.catalog.capability_count, dtype=np.int32)
+        channels = self.catalog.channels
+        for j, text in enumerate(self.catalog.rules):
+            key = None if closed[j] else (text, channels[j])
+            if key not in plane_of:
+                plane = _fold(key, n, held, shut)
+                plane_of[key] = _ALWAYS if plane is None else len(bits)
+                if plane is not None:
+                    bits.append(plane)
+            plane_index[j] = plane_of[key]
+        return Eligibility(_pack_bits(bits, n), plane_index)
+
+    def outcomes(
+        self, j: int, attributes: pa.Table, facts: pa.Table, as_of: date, customer_id: str
+    ) -> list[Gate]:
+        """What each gate says about one customer and capability `j`, in the order of the gates.
+
+        Parameters
+        ----------
+        j : int
+            The capability's index.
+        attributes : pyarrow.Table of 1 row
+        facts : pyarrow.Table
+            The customer's own, with customer_index 0.
+        as_of : date
+        customer_id : str
+        """
+        objected = bool(attributes[OBJECTED][0].as_py())
+        excluded_customer = customer_id in self.policy.exclusions.customers
+        exclusion = "the customer" if excluded_customer else self._exclusion_of(j)
+        return [
+            Gate(
+                "objection",
+                not objected,
+                "the customer objected to all contact" if objected else "no objection",
+            ),
+            Gate(
+                "exclusion",
+                exclusion is None,
+                "not excluded" if exclusion is None else f"the policy excludes {exclusion}",
+            ),
+            self._validity_gate(j, as_of),
+            self._consent_gate(j, attributes),
+            self._cool_down_gate(j, facts, as_of),
+            *self._rule_gates(j, attributes, as_of),
+        ]
+
+    def _validity_gate(self, j: int, as_of: date) -> Gate:
+        valid_from, valid_to = self.catalog.valid_from[j], self.catalog.valid_to[j]
+        bounds = f"valid from {valid_from or 'ever'} to {valid_to or 'ever'}, asked as of {as_of}"
+        return Gate("validity", _is_valid(valid_from, valid_to, as_of), bounds)
+
+    def _consent_gate(self, j: int, attributes: pa.Table) -> Gate:
+        channel = self.catalog.channels[j]
+        if channel in self.policy.consent_not_needed:
+            return Gate("consent", True, f"{channel} needs none")
+        name = CONSENT_PREFIX + channel
+        given = attributes[name][0].as_py()
+        said = {True: "given", False: "refused", None: "unknown, which counts as refused"}[given]
+        return Gate("consent", given is True, f"{name} is {said}")
+
+    def _cool_down_gate(self, j: int, facts: pa.Table, as_of: date) -> Gate:
+        channel = self.catalog.channels[j]
+        days = self.policy.cool_down_days.get(channel)
+        if days is None:
+            return Gate("cool-down", True, f"{channel} has none")
+        contacts = last_contact_days(facts, self.catalog, as_of, customer_count=1)
+        ages = contacts.age_days[contacts.channel_code == self._channel_codes()[channel]]
+        if not len(ages):
+            return Gate("cool-down", True, f"never contacted by {channel}")
+        age = int(ages[0])
+        detail = f"last contacted by {channel} {age} days ago, the policy asks for {days}"
+        return Gate("cool-down", age >= days, detail)
+
+    def _rule_gates(self, j: int, attributes: pa.Table, as_of: date) -> list[Gate]:
+        text = self.catalog.rules[j]
+        if text is None:
+            return [Gate("rule", True, "no rule")]
+        said = {True: "holds", False: "does not hold", None: "is unknown, which does not hold"}
+        return [
+            Gate(
+                "rule",
+                outcome.holds is True,
+                f"{outcome.text}: {said[outcome.holds]}"
+                + (f" ({_values(outcome.values)})" if outcome.values else ""),
+            )
+            for outcome in self.rules[text].outcomes(attributes, as_of)
+        ]
+
+    def _closed_capabilities(self, as_of: date) -> Bools:
+        """Capabilities that nobody may meet: outside their validity, or excluded by the policy."""
+        return np.array(
+            [
+                not _is_valid(valid_from, valid_to, as_of) or self._exclusion_of(j) is not None
+                for j, (valid_from, valid_to) in enumerate(
+                    zip(self.catalog.valid_from, self.catalog.valid_to, strict=True)
+                )
+            ],
+            dtype=np.bool_,
+        )
+
+    def _exclusion_of(self, j: int) -> str | None:
+        left_out: Exclusions = self.policy.exclusions
+        catalog = self.catalog
+        for word, names, name in (
+            ("capability", left_out.capabilities, catalog.ids[j]),
+            ("product", left_out.products, catalog.products[j]),
+            ("channel", left_out.channels, catalog.channels[j]),
+            ("family", left_out.families, catalog.families[j]),
+        ):
+            if name in names:
+                return f"{word} {name!r}"
+        return None
+
+    def _shut_out_channels(
+        self, attributes: pa.Table, facts: pa.Table, as_of: date
+    ) -> dict[str, Bools]:
+        """By channel, who may not be contacted through it; channels open to all are absent."""
+        shut: dict[str, Bools] = {}
+        for channel in self._consent_channels():
+            consent = pc.fill_null(attributes[CONSENT_PREFIX + channel], fill_value=False)
+            shut[channel] = ~consent.to_numpy().astype(np.bool_)
+        if self.policy.cool_down_days:
+            n = attributes.num_rows
+            contacts = last_contact_days(facts, self.catalog, as_of, customer_count=n)
+            codes = self._channel_codes()
+            for channel, days in self.policy.cool_down_days.items():
+                cooling = (contacts.channel_code == codes[channel]) & (contacts.age_days < days)
+                closed = shut.setdefault(channel, np.zeros(n, dtype=np.bool_))
+                closed[contacts.customer_index[cooling]] = True
+        return shut
+
+    def _channel_codes(self) -> dict[str, int]:
+        return {channel: code for code, channel in enumerate(self.catalog.codes("channel")[1])}
+
+    def _consent_channels(self) -> list[str]:
+        return [
+            channel
+            for channel in self.catalog.codes("channel")[1]
+            if channel not in self.policy.consent_not_needed
+        ]
+
+    def _check_policy_names(self) -> None:
+        """A misspelt name in a policy would silently allow what it meant to forbid."""
+        left_out = self.policy.exclusions
+        channels = set(self.catalog.codes("channel")[1])
+        for field, names, known in (
+            ("cool_down_days", self.policy.cool_down_days, channels),
+            ("consent_not_needed", self.policy.consent_not_needed, channels),
+            ("exclusions.channels", left_out.channels, channels),
+            ("exclusions.products", left_out.products, set(self.catalog.codes("product")[1])),
+            ("exclusions.families", left_out.families, set(self.catalog.codes("family")[1])),
+            ("exclusions.capabilities", left_out.capabilities, set(self.catalog.ids)),
+        ):
+            for name in names:
+                if name not in known:
+                    raise InputError(f"{name!r} is not in the catalog", field=f"policy.{field}")
+
+
+def _check_consent(channel: str, schema: pa.Schema) -> None:
+    name = CONSENT_PREFIX + channel
+    index = schema.get_field_index(name)
+    if index < 0:
+        raise SchemaError(
+            f"channel {channel!r} needs consent, which the base does not know: add the attribute, "
+            "or list the channel in the policy's consent_not_needed",
+            field=f"attributes.{name}",
+        )
+    if not pa.types.is_boolean(schema.field(index).type):
+        raise SchemaError(
+            f"must be bool, got {schema.field(index).type}", field=f"attributes.{name}"
+        )
+
+
+def _is_valid(valid_from: date | None, valid_to: date | None, as_of: date) -> bool:
+    return (valid_from is None or valid_from <= as_of) and (valid_to is None or as_of <= valid_to)
+
+
+def _fold(
+    key: _Key | None, n: int, held: Mapping[str, Bools], shut: Mapping[str, Bools]
+) -> Bools | None:
+    """The plane of one combination; None when it holds for everybody."""
+    if key is None:
+        return np.zeros(n, dtype=np.bool_)
+    text, channel = key
+    if text is None and channel not in shut:
+        return None
+    rule = np.ones(n, dtype=np.bool_) if text is None else held[text]
+    return rule & ~shut[channel] if channel in shut else rule
+
+
+def _pack_bits(bits: list[Bools], n: int) -> npt.NDArray[np.uint64]:
+    planes = np.zeros((n, -(-max(1, len(bits)) // 64)), dtype=np.uint64)
+    for q, plane in enumerate(bits):
+        planes[:, q // 64] |= plane.astype(np.uint64) << np.uint64(q % 64)
+    return planes
+
+
+def _values(values: Mapping[str, object]) -> str:
+    return ", ".join(
+        f"{name} = {'unknown' if value is None else value}" for name, value in values.items()
+    )

@@ -1,0 +1,476 @@
+"""Events as exact integers per customer, day and value, block by block.
+
+::
+
+    events ──► view `source` ──► table `customers`: sorted by id, with their count of events
+                     │                 │
+    taxonomy ──► tables `taxonomy`, `level_<i>`: values as codes
+                     │                 │
+                     └──► table `events`, sorted by customer ──► CustomerDays of a block
+
+DuckDB does this in a database file of its own, under the memory limit, spilling beside it. It
+returns integers only (DESIGN §3, *Own data*): its float sums differ from run to run. Amounts
+become integer minor units row by row, before any sum; a bad cell is refused, never skipped.
+"""
+
+# ruff: noqa: S608
+# (SQL is put together from constants, indices and `quoted` names; values are bound or variables)
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from visavis.errors import InputError, LimitError, SchemaError
+from visavis.indicator_days import CustomerDays, Int64, Level, Parameters, ValueDays
+from visavis.indicator_sources import (
+    MINOR_MAX,
+    Relation,
+    Source,
+    amount_sql,
+    day_sql,
+    first_line,
+    id_sql,
+    minor_sql,
+    open_sources,
+    quoted,
+    refuse_first,
+)
+from visavis.indicator_spec import EventColumns
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+__all__ = ["EventLedger", "Resources", "open_ledger"]
+
+#: Events per block: bounds what numpy holds at once to ~50 MB per level read.
+BLOCK_EVENTS: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What DuckDB may use: memory (``"1GB"``), threads (None = all), a folder to spill into."""
+
+    memory_limit: str = "1GB"
+    threads: int | None = None
+    temp_directory: Path | None = None
+
+
+@contextmanager
+def open_ledger(
+    columns: EventColumns,
+    taxonomy_key: str | None,
+    parameters: Sequence[Parameters],
+    resources: Resources,
+) -> Iterator[EventLedger]:
+    """Yield an `EventLedger` in a temporary database, which is removed at the end.
+
+    Raises
+    ------
+    InputError
+        If `resources` are not what DuckDB takes; in the body, if the events cannot be read.
+    LimitError
+        In the body, if the memory limit is too small for the work even with spilling.
+    """
+    # Imported late: `import visavis` stays light.
+    import duckdb
+
+    if resources.threads is not None and resources.threads < 1:
+        raise InputError(f"must be at least 1, got {resources.threads}", field="threads")
+    if resources.temp_directory is not None and not resources.temp_directory.is_dir():
+        reason = f"no such folder: {resources.temp_directory}"
+        raise InputError(reason, field="temp_directory")
+    with tempfile.TemporaryDirectory(prefix="visavis-", dir=resources.temp_directory) as folder:
+        settings: dict[str, Any] = {
+            "memory_limit": resources.memory_limit,
+            "temp_directory": folder,
+            "preserve_insertion_order": False,
+            "python_enable_replacements": False,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+        if resources.threads is not None:
+            settings["threads"] = resources.threads
+        try:
+            connection = duckdb.connect(str(Path(folder, "events.duckdb")), config=settings)
+        except duckdb.Error as error:
+            raise InputError(first_line(error), field="memory_limit") from error
+        try:
+            # Text without an offset means UTC, wherever this runs.
+            connection.execute("SET TimeZone = 'UTC'")
+            ledger = EventLedger(connection, columns, taxonomy_key, parameters)
+            yield ledger
+        except duckdb.OutOfMemoryException as error:
+            reason = f"{resources.memory_limit} does not suffice: {first_line(error)}"
+            raise LimitError(reason, field="memory_limit") from error
+        except duckdb.Error as error:
+            raise InputError(
+                f"cannot be read: {first_line(error)}",
+                field="events",
+                subject=ledger.file_named_in(str(error)),
+            ) from error
+        finally:
+            connection.close()
+
+
+class EventLedger:
+    """The events of all customers on one DuckDB connection; made by `open_ledger`.
+
+    Call `describe`, then `ingest`, then `days` for any range of customers.
+
+    Attributes
+    ----------
+    levels : dict of str to Level
+        The levels that the indicators read, sorted by name, after `describe`; the codes of
+        columns of the events after `ingest`.
+    event_count : ndarray of shape (n_customers,), int64
+        Events kept per customer, after `ingest`.
+    """
+
+    levels: dict[str, Level]
+    event_count: Int64
+
+    def __init__(
+        self,
+        connection: DuckDBPyConnection,
+        columns: EventColumns,
+        taxonomy_key: str | None,
+        parameters: Sequence[Parameters],
+    ) -> None:
+        read = frozenset[str]().union(*(each.reads() for each in parameters))
+        self._connection = connection
+        self._columns = columns
+        self._key = taxonomy_key
+        self._level_names = sorted({name for each in parameters if (name := each.level_read())})
+        self._parameters = parameters
+        self._reads_amount = "amount" in read or columns.amount_min_exclusive is not None
+        self._reads_basket = "basket" in read
+        self._sources: list[Source] = []
+        self._taxonomy_types: Mapping[str, str] = {}
+        self.levels = {}
+
+    def describe(self, events: Relation, taxonomy: Relation | None) -> None:
+        """Check the columns of `events`, read `taxonomy` whole, and resolve the levels.
+
+        Raises
+        ------
+        SchemaError
+            If a column is missing or of a type that cannot mean what the spec says.
+        InputError
+            If a file cannot be opened, or if a key of the taxonomy is null or not unique.
+        """
+        if taxonomy is None and self._key is not None:
+            raise InputError("the spec has a [taxonomy], but no table was given", field="taxonomy")
+        if taxonomy is not None and self._key is None:
+            raise InputError("a table was given, but the spec has no [taxonomy]", field="taxonomy")
+        self._sources = open_sources(self._connection, events, "events")
+        for i, listed in enumerate(self._columns.exclude.values()):
+            self._run(f"SET VARIABLE exclude_{i} = ?", [list(listed)])
+        if taxonomy is not None and self._key is not None:
+            self._read_taxonomy(open_sources(self._connection, taxonomy, "taxonomy"), self._key)
+        for name in (*self._level_names, *self._columns.exclude):
+            if not self._in_taxonomy(name):
+                for source in self._sources:
+                    source.type_of(name)
+        for i, name in enumerate(self._level_names):
+            values: tuple[str, ...] = ()
+            if self._in_taxonomy(name):
+                values = tuple(self._codes(i))
+            codes = {value: code for code, value in enumerate(values)}
+            self.levels[name] = Level(name, self._in_taxonomy(name), values, codes)
+
+    def ingest(self, as_of_day: int) -> pa.StringArray:
+        """Read all events once to check and count them, once more to sort them by customer.
+
+        Parameters
+        ----------
+        as_of_day : int
+            Days from 1970-01-01; events of later days are checked, then ignored.
+
+        Returns
+        -------
+        pyarrow.StringArray of shape (n_customers,)
+            Ids of the customers with at least one event kept, sorted by their UTF-8 bytes.
+
+        Raises
+        ------
+        InputError
+            If a cell is null, not finite or out of range (column, row, file), or if no event is
+            left.
+        """
+        self._as_of_day = as_of_day
+        checked = self._create_source()
+        self._count_customers(checked)
+        self._read_event_levels()
+        # Sorted, so that a block is read without passing over the others.
+        codes = "".join(f", code_{i}" for i in range(len(self.levels)))
+        joins = "".join(
+            f" LEFT JOIN level_{i} ON source.value_{i} = level_{i}.value"
+            for i in self._event_levels()
+        )
+        self._run(
+            f"CREATE TABLE events AS SELECT customer_index, day, minor, basket{codes}"
+            f" FROM {self._joined()} JOIN customers USING (customer){joins}"
+            f" WHERE {self._kept()} ORDER BY customer_index"
+        )
+        ids = self._connection.sql("SELECT customer_id FROM customers ORDER BY customer_index")
+        counts = self._run("SELECT event_count FROM customers ORDER BY customer_index")
+        self.event_count = _integers(counts)["event_count"]
+        return pa.concat_arrays(ids.to_arrow_table()["customer_id"].cast(pa.string()).chunks)
+
+    def blocks(self, block_customers: int) -> Iterator[tuple[int, int]]:
+        """Cut the customers into ranges [start, stop) of bounded customers and events."""
+        end = np.cumsum(self.event_count)
+        start = 0
+        while start < len(end):
+            before = int(end[start - 1]) if start else 0
+            fits = int(np.searchsorted(end, before + BLOCK_EVENTS, side="right"))
+            stop = max(start + 1, min(fits, start + block_customers))
+            yield start, stop
+            start = stop
+
+    def days(self, start: int, stop: int) -> CustomerDays:
+        """Return the exact integers of customers [start, stop)."""
+        rows = self._run(
+            "SELECT customer_index, day, CAST(sum(spend) AS BIGINT) AS spend,"
+            " CAST(sum(bought) AS BIGINT) AS bought, CAST(sum(lines) AS BIGINT) AS lines,"
+            " count(basket) AS baskets FROM (SELECT customer_index, day, basket,"
+            " sum(minor) AS spend, sum(greatest(minor, 0)) AS bought, count(*) AS lines"
+            " FROM events WHERE customer_index >= ? AND customer_index < ? GROUP BY ALL)"
+            " GROUP BY customer_index, day ORDER BY customer_index, day",
+            [start, stop],
+        )
+        column = _integers(rows)
+        return CustomerDays(
+            customer_count=stop - start,
+            minor_units=self._columns.minor_units,
+            customer=column["customer_index"] - start,
+            age=self._as_of_day - column["day"],
+            spend=column["spend"],
+            bought=column["bought"],
+            line_count=column["lines"],
+            basket_count=column["baskets"],
+            levels={
+                name: self._value_days(i, level, start, stop)
+                for i, (name, level) in enumerate(self.levels.items())
+            },
+        )
+
+    def no_days(self) -> CustomerDays:
+        """Return the days of no customer: what definitions are made from."""
+        none = np.zeros(0, dtype=np.int64)
+        return CustomerDays(
+            customer_count=0,
+            minor_units=self._columns.minor_units,
+            customer=none,
+            age=none,
+            spend=none,
+            bought=none,
+            line_count=none,
+            basket_count=none,
+            levels={
+                name: ValueDays(level, none, none, none, none)
+                for name, level in self.levels.items()
+            },
+        )
+
+    def lineage(self, parameters: Parameters) -> tuple[str, ...]:
+        """Name the columns that decide an indicator: ``events.<column>``, ``taxonomy.<column>``."""
+        columns = self._columns
+        names = [f"events.{columns.customer}", f"events.{columns.time}"]
+        if "amount" in parameters.reads() or columns.amount_min_exclusive is not None:
+            names.append(f"events.{columns.amount}")
+        if "basket" in parameters.reads():
+            names.append(f"events.{columns.basket}")
+        level = parameters.level_read()
+        for column in (*columns.exclude, *([] if level is None else [level])):
+            if self._in_taxonomy(column):
+                names += [f"events.{self._key}", f"taxonomy.{self._key}", f"taxonomy.{column}"]
+            else:
+                names.append(f"events.{column}")
+        return tuple(dict.fromkeys(names))
+
+    def file_named_in(self, message: str) -> str | None:
+        """Find which file an error of DuckDB is about."""
+        paths = [str(path) for source in self._sources for path in source.paths]
+        named = [path for path in paths if path in message]
+        return f"file {max(named, key=len)}" if named else None
+
+    def _run(self, sql: str, parameters: list[Any] | None = None) -> DuckDBPyConnection:
+        return self._connection.execute(sql, parameters)
+
+    def _in_taxonomy(self, column: str) -> bool:
+        return column in self._taxonomy_types
+
+    def _value_days(self, index: int, level: Level, start: int, stop: int) -> ValueDays:
+        rows = self._run(
+            f"SELECT customer_index, day, code_{index} AS code,"
+            " CAST(sum(greatest(minor, 0)) AS BIGINT) AS bought FROM events"
+            f" WHERE customer_index >= ? AND customer_index < ? AND code_{index} IS NOT NULL"
+            " GROUP BY ALL ORDER BY customer_index, day, code",
+            [start, stop],
+        )
+        column = _integers(rows)
+        age = self._as_of_day - column["day"]
+        return ValueDays(
+            level, column["customer_index"] - start, age, column["code"], column["bought"]
+        )
+
+    def _event_levels(self) -> list[int]:
+        return [i for i, name in enumerate(self._level_names) if not self._in_taxonomy(name)]
+
+    def _read_taxonomy(self, sources: list[Source], key: str) -> None:
+        """Make `taxonomy` (key, kept, a code per level) and its `level_<i>` (value, code)."""
+        if len(sources) > 1:
+            raise SchemaError("its files must have the same columns", field="taxonomy")
+        (source,) = sources
+        self._taxonomy_types = source.types
+        levels = [i for i, name in enumerate(self._level_names) if name in source.types]
+        key_sql = id_sql(key, [*sources, *self._sources])
+        values = "".join(
+            f", CAST({quoted(self._level_names[i])} AS VARCHAR) AS value_{i}" for i in levels
+        )
+        self._run(
+            f"CREATE TABLE taxonomy_rows AS SELECT {key_sql} AS key,"
+            f" {self._unlisted_sql(in_taxonomy=True)} AS kept{values} FROM {source.relation()}"
+        )
+        null_count = self._run("SELECT count(*) - count(key) FROM taxonomy_rows").fetchall()[0][0]
+        if null_count:
+            checked = {source.variable: key_sql}
+            refuse_first(self._connection, sources, key, checked, "must not be empty")
+        repeated = self._run(
+            "SELECT key FROM taxonomy_rows GROUP BY key HAVING count(*) > 1 ORDER BY key LIMIT 1"
+        ).fetchone()
+        if repeated is not None:
+            reason = f"must be unique, but {repeated[0]!r} is repeated"
+            raise InputError(reason, field=key, subject="taxonomy")
+        for i in levels:
+            # Values of excluded rows alone cannot occur, so they are no values of the level.
+            self._create_level(i, "taxonomy_rows WHERE kept")
+        joins = "".join(f" LEFT JOIN level_{i} ON value_{i} = level_{i}.value" for i in levels)
+        codes = "".join(f", code_{i}" for i in levels)
+        self._run(f"CREATE TABLE taxonomy AS SELECT key, kept{codes} FROM taxonomy_rows{joins}")
+
+    def _create_level(self, index: int, rows: str) -> None:
+        """Give each distinct value of a level its rank, by UTF-8 bytes, as its code."""
+        self._run(
+            f"CREATE TABLE level_{index} AS SELECT value,"
+            f" CAST(row_number() OVER (ORDER BY value) - 1 AS INTEGER) AS code_{index}"
+            f" FROM (SELECT DISTINCT value_{index} AS value FROM {rows})"
+            " WHERE value IS NOT NULL"
+        )
+
+    def _codes(self, index: int, values: Sequence[str] | None = None) -> dict[str, int]:
+        """Return the codes of `values` (default: of all), ascending."""
+        where = "" if values is None else " WHERE list_contains(?, value)"
+        rows = self._run(
+            f"SELECT value, code_{index} FROM level_{index}{where} ORDER BY code_{index}",
+            None if values is None else [list(values)],
+        )
+        return dict(rows.fetchall())
+
+    def _unlisted_sql(self, *, in_taxonomy: bool) -> str:
+        """Return SQL that is true unless a column to exclude by has a listed value."""
+        tests = [
+            f"NOT coalesce(list_contains(getvariable('exclude_{i}'),"
+            f" CAST({quoted(name)} AS VARCHAR)), false)"
+            for i, name in enumerate(self._columns.exclude)
+            if self._in_taxonomy(name) is in_taxonomy
+        ]
+        return " AND ".join(["true", *tests])
+
+    def _create_source(self) -> dict[str, dict[str, str]]:
+        """Make the view `source`; return, by checked column, its SQL by `Source.variable`."""
+        columns = self._columns
+        selects = []
+        checked: dict[str, dict[str, str]] = {}
+        self._run("SET VARIABLE amount_min = ?", [columns.amount_min_exclusive])
+        for source in self._sources:
+            cells = {
+                "customer": id_sql(columns.customer, self._sources),
+                "day": day_sql(columns.time, source),
+                "minor": "CAST(0 AS BIGINT)",
+                "basket": "CAST(NULL AS BIGINT)",
+                "key": "CAST(NULL AS BIGINT)",
+                "kept": self._unlisted_sql(in_taxonomy=False),
+            }
+            if self._reads_amount and columns.amount is not None:
+                cells["minor"] = minor_sql(columns.amount, source, columns.minor_units)
+                if columns.amount_min_exclusive is not None:
+                    amount = amount_sql(columns.amount, source)
+                    cells["kept"] += f" AND {amount} > getvariable('amount_min')"
+            if self._reads_basket and columns.basket is not None:
+                cells["basket"] = id_sql(columns.basket, self._sources)
+            if self._key is not None:
+                cells["key"] = id_sql(self._key, self._sources, [self._taxonomy_types[self._key]])
+            for i in self._event_levels():
+                cells[f"value_{i}"] = f"CAST({quoted(self._level_names[i])} AS VARCHAR)"
+            listed = ", ".join(f"{sql} AS {name}" for name, sql in cells.items())
+            selects.append(f"SELECT {listed} FROM {source.relation()}")
+            for name, sql in cells.items():
+                checked.setdefault(name, {})[source.variable] = sql
+        self._run(f"CREATE TEMP VIEW source AS {' UNION ALL '.join(selects)}")
+        return checked
+
+    def _joined(self) -> str:
+        return "source" if self._key is None else "source LEFT JOIN taxonomy USING (key)"
+
+    def _kept(self) -> str:
+        """Return SQL of the events that count; a key that the taxonomy lacks leaves a row in."""
+        kept = f"source.kept AND day <= {self._as_of_day}"
+        return kept if self._key is None else f"{kept} AND coalesce(taxonomy.kept, true)"
+
+    def _count_customers(self, checked: Mapping[str, Mapping[str, str]]) -> None:
+        """Make `customers`: customer, customer_id, customer_index, event_count."""
+        self._run(
+            "CREATE TABLE counted AS SELECT customer, count(*) AS rows, count(day) AS day,"
+            " count(minor) AS minor, count(basket) AS basket,"
+            f" count(*) FILTER (WHERE {self._kept()}) AS event_count"
+            f" FROM {self._joined()} GROUP BY customer"
+        )
+        row_count, *filled = self._run(
+            "SELECT sum(rows), sum(rows) FILTER (WHERE customer IS NOT NULL), sum(day), sum(minor),"
+            " sum(basket) FROM counted"
+        ).fetchall()[0]
+        columns = self._columns
+        checks = [
+            ("customer", columns.customer, "must not be empty"),
+            ("day", columns.time, "must be a date or time in the years 1 to 9999"),
+            ("minor", columns.amount, f"must be finite, at most {MINOR_MAX} minor units"),
+            ("basket", columns.basket if self._reads_basket else None, "must not be empty"),
+        ]
+        for (name, column, must), filled_count in zip(checks, filled, strict=True):
+            if column is not None and filled_count != row_count:
+                refuse_first(self._connection, self._sources, column, checked[name], must)
+        self._run(
+            "CREATE TABLE customers AS SELECT customer, CAST(customer AS VARCHAR) AS customer_id,"
+            " CAST(row_number() OVER (ORDER BY CAST(customer AS VARCHAR)) - 1 AS INTEGER)"
+            " AS customer_index, event_count FROM counted WHERE event_count > 0"
+        )
+        if not self._run("SELECT 1 FROM customers LIMIT 1").fetchall():
+            raise InputError("hold none that is kept on or before as_of", field="events")
+
+    def _read_event_levels(self) -> None:
+        """Make `level_<i>` for columns of the events; look up the codes of listed values only."""
+        for i in self._event_levels():
+            name = self._level_names[i]
+            self._create_level(i, "source")
+            listed = {
+                label
+                for each in self._parameters
+                if each.level_read() == name
+                for label in each.labels_read()
+            }
+            self.levels[name] = replace(self.levels[name], codes=self._codes(i, sorted(listed)))
+
+
+def _integers(rows: DuckDBPyConnection) -> dict[str, Int64]:
+    """Fetch all rows as int64 columns."""
+    return {name: np.asarray(array).astype(np.int64) for name, array in rows.fetchnumpy().items()}
