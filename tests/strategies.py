@@ -245,8 +245,8 @@ def crowded_problems(draw):
             channel=draw(st.none() | st.integers(1, 6)),
             family=draw(st.none() | st.integers(1, 3)),
         ),
-        ev_min=draw(st.sampled_from([None, 0.0, -20.0])),
     )
+    problem = replace(problem, ev_min=draw(least_values(problem)))
     if draw(st.booleans()):
         problem = replace(problem, eligible=draw(eligibilities((n, m))))
     if draw(st.booleans()):

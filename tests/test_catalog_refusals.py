@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from visavis import catalog_nested
+from visavis.catalog import nested
 from visavis.catalog import Catalog
 from visavis.errors import InputError, LimitError, SchemaError
 
@@ -172,7 +172,7 @@ def test_a_repeated_id_names_both_rows():
 
 
 def test_a_repeated_indicator_in_a_map_is_refused(monkeypatch):
-    monkeypatch.setattr(catalog_nested, "_BLOCK_CELLS", 4)
+    monkeypatch.setattr(nested, "_BLOCK_CELLS", 4)
     pairs = [[("b", 1), ("a", 1)], [("a", 1)], [("a", 1), ("b", 0), ("a", 1)]]
     maps = pa.array(pairs, pa.map_(pa.string(), pa.float32()))
     table = pa.table({"id": ["z", "y", "x"], "product": ["p"] * 3, "channel": ["c"] * 3})
@@ -183,7 +183,7 @@ def test_a_repeated_indicator_in_a_map_is_refused(monkeypatch):
 
 
 def test_the_weight_matrix_is_bounded(monkeypatch):
-    monkeypatch.setattr(catalog_nested, "WEIGHT_CELLS_MAX", 3)
+    monkeypatch.setattr(nested, "WEIGHT_CELLS_MAX", 3)
     with pytest.raises(LimitError, match="2 capabilities × 2 indicators exceed 3"):
         Catalog.from_rows([FULL, row(id="a")])
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from visavis import history, kernel
+from visavis import kernel
 from visavis.catalog import Catalog
 from visavis.errors import InputError, SchemaError
 from visavis.features import FEATURES
-from visavis.history import adjustments, last_contact_days, term_contributions
+from visavis.history import adjust, adjustments, last_contact_days, term_contributions
 
 AS_OF = date(2017, 10, 20)
 
@@ -186,7 +186,7 @@ facts_of_base = st.lists(
 @settings(max_examples=100)
 @given(facts_of_base, catalogs, st.randoms(use_true_random=False), st.sampled_from([1, 3, 2**18]))
 def test_adjustments_are_the_definition(facts, catalog, random, block_pairs):
-    with mock.patch.object(history, "_BLOCK_PAIRS", block_pairs):
+    with mock.patch.object(adjust, "_BLOCK_PAIRS", block_pairs):
         found = adjustments(table(*facts), catalog, AS_OF, customer_count=CUSTOMER_COUNT)
     matrix = dense(found, catalog.capability_count)
     exact = oracle(facts, catalog, CUSTOMER_COUNT, own_exp, own_log1p)

@@ -22,8 +22,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from visavis import indicator_events
+from visavis.domain import day_number
 from visavis.errors import InputError, LimitError, SchemaError
 from visavis.indicator_days import KINDS, Column, Parameters, kind
+from visavis.indicator_events import Resources, open_ledger
 from visavis.indicators import Indicators, IndicatorSpec, compute
 
 AS_OF = date(2020, 6, 30)
@@ -546,6 +548,25 @@ def test_neither_rows_nor_files_nor_threads_nor_blocks_change_a_bit(
     assert digest(result) == expected
     assert len(done) > 20
     assert done[-1] == (len(result.customer_ids),) * 2
+
+
+def test_integers_come_in_the_one_order_that_sums_are_made_in() -> None:
+    spec = IndicatorSpec.from_toml(EVERY_KIND)
+    opened = open_ledger(spec.events, "product", spec.indicators, Resources(threads=2))
+    with opened as ledger:
+        ledger.describe(crowd(20_000), TAXONOMY)
+        customer_count = len(ledger.ingest(day_number(AS_OF)))
+        days = ledger.days(7, customer_count)
+    # Rounding to float32 hides most changes of order, so the order itself is looked at.
+    later_first = 10**6 - days.age
+    order = np.lexsort((later_first, days.customer))
+    np.testing.assert_array_equal(order, np.arange(len(order)))
+    assert days.customer[0] == 0
+    assert days.customer[-1] == customer_count - 8
+    assert set(days.levels) == {"aisle", "shelf", "till"}
+    for rows in days.levels.values():
+        order = np.lexsort((rows.code, 10**6 - rows.age, rows.customer))
+        np.testing.assert_array_equal(order, np.arange(len(order)))
 
 
 def test_a_memory_limit_below_the_events_gives_the_same_bytes(tmp_path: Path) -> None:

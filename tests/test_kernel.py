@@ -344,6 +344,43 @@ def test_three_crossing_limits_need_several_screens(seed):
     assert result.stats["rescreens"] > 0
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_each_screen_looks_at_open_groups_only(seed):
+    # Then the first pair of every list can be taken, and k − 1 more screens always suffice.
+    problem = crossing_problem(seed)
+    result = check_match(replace(problem, limits=kernel.Limits(product=1)))
+    assert 0 < result.stats["rescreens"] <= len(problem.indicators) * (problem.k - 1)
+
+
+def second_screen(**replaced):
+    """Product 0 fills the whole first list, so that capabilities 100 to 102 come by a second."""
+    product = np.repeat(np.array([0, 1], dtype=np.int32), [100, 3])
+    z = np.repeat(np.array([9.0, 4.0, 5.0, 3.0]), [100, 1, 1, 1])
+    limits = kernel.Limits(product=3)
+    result = check_match(one_column(z, product=product, limits=limits, **{"k": 6} | replaced))
+    assert result.stats["rescreens"] == 1
+    return result.capability_index[0].tolist()
+
+
+def test_a_later_screen_finds_what_the_first_list_left_out():
+    assert second_screen() == [0, 1, 2, 101, 100, 102]
+
+
+def test_a_later_screen_observes_ev_min():
+    assert second_screen(ev_min=4.0) == [0, 1, 2, 101, 100, -1]
+
+
+def test_a_later_screen_observes_eligibility():
+    eligible = np.arange(103)[None, :] != 101
+    assert second_screen(eligible=eligible) == [0, 1, 2, 100, 102, -1]
+
+
+def test_a_later_screen_observes_history():
+    adjustment = np.zeros((1, 103))
+    adjustment[0, [100, 101, 102]] = [-np.inf, -5.0, 1.0]
+    assert second_screen(history=dense_history(adjustment)) == [0, 1, 2, 102, 101, -1]
+
+
 def test_without_limits_no_customer_is_screened_twice():
     assert check_match(replace(crossing_problem(0), limits=None)).stats["rescreens"] == 0
 

@@ -107,7 +107,9 @@ def test_heavy_packages_stay_where_they_belong(name: str, tree: ast.Module) -> N
 
 def loaded_after(statement: str) -> set[str]:
     script = f"import sys\n{statement}\nprint('\\n'.join(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     return {name.partition(".")[0] for name in done.stdout.split()}
 
 

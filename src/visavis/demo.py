@@ -409,8 +409,9 @@ def _consents(customer_ids: pa.StringArray, channel: str, share: float) -> pa.Ar
 def _declare_catalog(receipts: _Receipts, base: Base, *, with_rules: bool) -> Catalog:
     """Every product on every channel, with weights that follow from what it is.
 
-    The declared rate of purchase is (own decayed purchase-days + PRIOR_DAYS · share) · window · ln 2
-    / half-life. Its logarithm is linear in log1p(days / (PRIOR_DAYS · share)), a history feature.
+    The declared rate of purchase in the window is (own decayed purchase-days + PRIOR_DAYS · share)
+    · window · ln 2 / half-life. Its logarithm is linear in a history feature,
+    log1p(days / (PRIOR_DAYS · share)).
     """
     products = receipts.products
     share = _purchase_shares(receipts, base.as_of)

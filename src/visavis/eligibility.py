@@ -28,7 +28,7 @@ from visavis.errors import InputError, SchemaError
 from visavis.history import last_contact_days
 from visavis.kernel import Eligibility
 from visavis.policy import Exclusions, Policy
-from visavis.rules import Rule, compile_rule
+from visavis.rules import Outcome, Rule, check_attribute_schema, compile_rule
 
 __all__ = ["Gate", "Gates"]
 
@@ -50,12 +50,15 @@ class Gate:
         ``objection``, ``exclusion``, ``validity``, ``consent``, ``cool-down`` or ``rule``.
     is_open : bool
     detail : str
-        What was looked at and what would change it, in plain words.
+        What was looked at, in plain words.
+    remedy : str or None
+        What would open it; None if it is open.
     """
 
     name: str
     is_open: bool
     detail: str
+    remedy: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,6 +97,7 @@ class Gates:
         InputError
             If the policy names a product, channel, family or capability that the catalog lacks.
         """
+        check_attribute_schema(schema)
         rules: dict[str, Rule] = {}
         for capability_id, text in zip(catalog.ids, catalog.rules, strict=True):
             if text is not None and text not in rules:
@@ -153,30 +157,32 @@ class Gates:
         as_of : date
         customer_id : str
         """
-        objected = bool(attributes[OBJECTED][0].as_py())
-        excluded_customer = customer_id in self.policy.exclusions.customers
-        exclusion = "the customer" if excluded_customer else self._exclusion_of(j)
         return [
-            Gate(
-                "objection",
-                not objected,
-                "the customer objected to all contact" if objected else "no objection",
-            ),
-            Gate(
-                "exclusion",
-                exclusion is None,
-                "not excluded" if exclusion is None else f"the policy excludes {exclusion}",
-            ),
+            _objection_gate(attributes),
+            self._exclusion_gate(j, customer_id),
             self._validity_gate(j, as_of),
             self._consent_gate(j, attributes),
             self._cool_down_gate(j, facts, as_of),
             *self._rule_gates(j, attributes, as_of),
         ]
 
+    def _exclusion_gate(self, j: int, customer_id: str) -> Gate:
+        excluded = (
+            f"customer {customer_id!r}"
+            if customer_id in self.policy.exclusions.customers
+            else self._exclusion_of(j)
+        )
+        if excluded is None:
+            return Gate("exclusion", True, "not excluded")
+        remedy = f"a policy that no longer excludes {excluded}"
+        return Gate("exclusion", False, f"the policy excludes {excluded}", remedy)
+
     def _validity_gate(self, j: int, as_of: date) -> Gate:
         valid_from, valid_to = self.catalog.valid_from[j], self.catalog.valid_to[j]
-        bounds = f"valid from {valid_from or 'ever'} to {valid_to or 'ever'}, asked as of {as_of}"
-        return Gate("validity", _is_valid(valid_from, valid_to, as_of), bounds)
+        detail = f"valid from {valid_from or 'ever'} to {valid_to or 'ever'}, asked as of {as_of}"
+        if _is_valid(valid_from, valid_to, as_of):
+            return Gate("validity", True, detail)
+        return Gate("validity", False, detail, "a day within its validity")
 
     def _consent_gate(self, j: int, attributes: pa.Table) -> Gate:
         channel = self.catalog.channels[j]
@@ -184,8 +190,10 @@ class Gates:
             return Gate("consent", True, f"{channel} needs none")
         name = CONSENT_PREFIX + channel
         given = attributes[name][0].as_py()
-        said = {True: "given", False: "refused", None: "unknown, which counts as refused"}[given]
-        return Gate("consent", given is True, f"{name} is {said}")
+        if given:
+            return Gate("consent", True, f"{name} is given")
+        said = "unknown, which counts as refused" if given is None else "refused"
+        return Gate("consent", False, f"{name} is {said}", f"{name} being given")
 
     def _cool_down_gate(self, j: int, facts: pa.Table, as_of: date) -> Gate:
         channel = self.catalog.channels[j]
@@ -198,22 +206,15 @@ class Gates:
             return Gate("cool-down", True, f"never contacted by {channel}")
         age = int(ages[0])
         detail = f"last contacted by {channel} {age} days ago, the policy asks for {days}"
-        return Gate("cool-down", age >= days, detail)
+        if age >= days:
+            return Gate("cool-down", True, detail)
+        return Gate("cool-down", False, detail, f"waiting {days - age} more days")
 
     def _rule_gates(self, j: int, attributes: pa.Table, as_of: date) -> list[Gate]:
         text = self.catalog.rules[j]
         if text is None:
             return [Gate("rule", True, "no rule")]
-        said = {True: "holds", False: "does not hold", None: "is unknown, which does not hold"}
-        return [
-            Gate(
-                "rule",
-                outcome.holds is True,
-                f"{outcome.text}: {said[outcome.holds]}"
-                + (f" ({_values(outcome.values)})" if outcome.values else ""),
-            )
-            for outcome in self.rules[text].outcomes(attributes, as_of)
-        ]
+        return [_rule_gate(outcome) for outcome in self.rules[text].outcomes(attributes, as_of)]
 
     def _closed_capabilities(self, as_of: date) -> Bools:
         """Capabilities that nobody may meet: outside their validity, or excluded by the policy."""
@@ -283,6 +284,22 @@ class Gates:
             for name in names:
                 if name not in known:
                     raise InputError(f"{name!r} is not in the catalog", field=f"policy.{field}")
+
+
+def _objection_gate(attributes: pa.Table) -> Gate:
+    if not attributes[OBJECTED][0].as_py():
+        return Gate("objection", True, "no objection")
+    remedy = "the customer withdrawing the objection"
+    return Gate("objection", False, "the customer objected to all contact", remedy)
+
+
+def _rule_gate(outcome: Outcome) -> Gate:
+    read = f" ({_values(outcome.values)})" if outcome.values else ""
+    if outcome.holds:
+        return Gate("rule", True, f"{outcome.text}: holds{read}")
+    said = "is unknown, which does not hold" if outcome.holds is None else "does not hold"
+    remedy = f"attributes for which {outcome.text} holds"
+    return Gate("rule", False, f"{outcome.text}: {said}{read}", remedy)
 
 
 def _check_consent(channel: str, schema: pa.Schema) -> None:

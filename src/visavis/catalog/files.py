@@ -1,7 +1,7 @@
 """Catalogs in files and rows: Parquet, CSV, JSON lines and TOML to and from one Arrow table.
 
 Only shapes and types of cells are checked here, cell by cell, with the row named; what the values
-may be is the door's business (``catalog_columns``), for every format alike. Parquet is read as it
+may be is the door's business (``columns``), for every format alike. Parquet is read as it
 is, without a step through Python objects.
 """
 
@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from visavis.catalog_door import check_names, refuse_column
-from visavis.catalog_schema import (
+from visavis.catalog.door import check_names, refuse_column
+from visavis.catalog.schema import (
     CATALOG_SCHEMA,
     DATE_COLUMNS,
     HISTORY_FIELDS,

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from visavis.catalog_schema import (
+from visavis.catalog.schema import (
     CATALOG_SCHEMA,
     DATE_COLUMNS,
     NUMBER_DEFAULTS,

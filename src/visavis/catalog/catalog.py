@@ -61,10 +61,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from visavis.catalog_columns import CatalogColumns, check_table, table_of_columns
-from visavis.catalog_door import Bools, check_magnitudes, narrowed
-from visavis.catalog_io import read_table, table_of_rows, write_table
-from visavis.catalog_schema import (
+from visavis.catalog.columns import CatalogColumns, check_table, table_of_columns
+from visavis.catalog.door import Bools, check_magnitudes, narrowed
+from visavis.catalog.files import read_table, table_of_rows, write_table
+from visavis.catalog.schema import (
     HistoryTerm,
     HistoryTerms,
     capability_subject,

@@ -37,11 +37,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from visavis.catalog import Catalog, HistoryTerm, HistoryTerms
-from visavis.catalog_schema import KINDS, csr_rows
+from visavis.catalog.schema import KINDS, csr_rows
 from visavis.domain import FactKind
 from visavis.errors import InputError
 from visavis.features import FEATURES, Feature, Floats
-from visavis.history_facts import Level, Stream, fact_rows, fact_streams, group_starts
+from visavis.history.facts import Level, Stream, fact_rows, fact_streams, group_starts
 from visavis.kernel import History
 
 __all__ = ["LastContacts", "adjustments", "last_contact_days", "term_contributions"]

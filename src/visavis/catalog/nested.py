@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from visavis.catalog_door import (
+from visavis.catalog.door import (
     Bools,
     Door,
     Floats,
@@ -27,7 +27,7 @@ from visavis.catalog_door import (
     nulls,
     one_array,
 )
-from visavis.catalog_schema import HISTORY_FIELDS, KINDS, HistoryTerms, did_you_mean
+from visavis.catalog.schema import HISTORY_FIELDS, KINDS, HistoryTerms, did_you_mean
 from visavis.domain import HISTORY, FactKind
 from visavis.errors import InputError, LimitError, SchemaError
 from visavis.features import FEATURES

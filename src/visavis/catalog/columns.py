@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from visavis.catalog_door import (
+from visavis.catalog.door import (
     Door,
     Floats,
     check_dates,
@@ -24,8 +24,8 @@ from visavis.catalog_door import (
     narrowed,
     order_of_ids,
 )
-from visavis.catalog_nested import check_history_terms, check_weights
-from visavis.catalog_schema import (
+from visavis.catalog.nested import check_history_terms, check_weights
+from visavis.catalog.schema import (
     CATALOG_SCHEMA,
     HISTORY_FIELDS,
     KINDS,

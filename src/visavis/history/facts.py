@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from visavis.catalog import Catalog
-from visavis.catalog_door import is_text
-from visavis.catalog_schema import KINDS, did_you_mean
+from visavis.catalog.door import is_text
+from visavis.catalog.schema import KINDS, did_you_mean
 from visavis.domain import day_number
 from visavis.errors import InputError, SchemaError
 from visavis.features import FactDays, Floats

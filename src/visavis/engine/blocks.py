@@ -1,0 +1,94 @@
+"""Blocks of customers over threads, and the part of a history that belongs to a block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from visavis import kernel
+
+__all__ = ["Progress", "adjustments_of", "history_of", "over_blocks"]
+
+#: Rows per task: small enough that two threads end together, large enough that Python is not felt.
+BLOCK_ROWS: Final = 4_096
+
+#: Called with (customers done, customers in all).
+Progress = Callable[[int, int], None]
+
+T = TypeVar("T")
+
+
+def over_blocks(
+    rows: npt.NDArray[np.int64],
+    threads: int,
+    work: Callable[[npt.NDArray[np.int64]], T],
+    progress: Progress | None,
+) -> Iterator[tuple[npt.NDArray[np.int64], T]]:
+    """Run `work` over blocks of rows on threads; (rows, answer) in the order of the rows.
+
+    The first failure stops the blocks that have not begun and is raised as it is.
+    """
+    blocks = [rows[begin : begin + BLOCK_ROWS] for begin in range(0, len(rows), BLOCK_ROWS)]
+    if len(blocks) < threads:
+        blocks = [block for block in np.array_split(rows, threads) if len(block)]
+    if progress is not None:
+        progress(0, len(rows))
+    with ThreadPoolExecutor(threads) as pool:
+        futures = {pool.submit(work, block): len(block) for block in blocks}
+        _wait(futures, len(rows), progress)
+    yield from ((block, done.result()) for block, done in zip(blocks, futures, strict=True))
+
+
+def _wait(futures: dict[Future[T], int], total: int, progress: Progress | None) -> None:
+    """Report blocks as they end; the first failure stops those that have not begun."""
+    pending, done_count = set(futures), 0
+    while pending:
+        done, pending = wait(pending, return_when=FIRST_COMPLETED)
+        for future in done:
+            if future.exception() is not None:
+                for other in pending:
+                    other.cancel()
+                future.result()
+            done_count += futures[future]
+        if progress is not None:
+            progress(done_count, total)
+
+
+def history_of(history: kernel.History, rows: npt.NDArray[np.int64]) -> kernel.History:
+    """The adjustments of some rows, in their order."""
+    begin, end = history.indptr[rows], history.indptr[rows + 1]
+    if len(rows) and np.array_equal(begin[1:], end[:-1]):
+        # Neighbouring rows need no copy of the entries.
+        return kernel.History(np.append(begin, end[-1]), *history[1:])
+    sizes = end - begin
+    indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    entries = np.arange(indptr[-1]) + np.repeat(begin - indptr[:-1], sizes)
+    return kernel.History(indptr, history.capability_index[entries], history.adjustment[entries])
+
+
+def adjustments_of(
+    history: kernel.History,
+    customer_index: npt.NDArray[np.int64],
+    capability_index: npt.NDArray[np.int32],
+) -> npt.NDArray[np.float64]:
+    """The adjustments of some pairs, 0 where absent: a binary search in all rows at once."""
+    low = history.indptr[customer_index].copy()
+    end = history.indptr[customer_index + 1]
+    high = end.copy()
+    entries = history.capability_index
+    while (open_rows := low < high).any():
+        middle = (low + high) // 2
+        smaller = np.zeros(len(low), dtype=np.bool_)
+        smaller[open_rows] = entries[middle[open_rows]] < capability_index[open_rows]
+        low = np.where(open_rows & smaller, middle + 1, low)
+        high = np.where(open_rows & ~smaller, middle, high)
+    found = np.zeros(len(low), dtype=np.bool_)
+    inside = low < end
+    found[inside] = entries[low[inside]] == capability_index[inside]
+    h = np.zeros(len(low), dtype=np.float64)
+    h[found] = history.adjustment[low[found]]
+    return h

@@ -1,0 +1,311 @@
+"""`Engine`: what one (base, catalog, policy, as_of) needs, computed once, and its questions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from datetime import date
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from visavis import kernel
+from visavis.base import Base
+from visavis.catalog import Catalog
+from visavis.domain import CUSTOMER_ID, OBJECTED, Link, parse_date
+from visavis.eligibility import Gates
+from visavis.engine.blocks import Progress, history_of, over_blocks
+from visavis.engine.explanation import Explanation, explain_pair
+from visavis.engine.matches import Matches, joined
+from visavis.errors import InputError, LimitError
+from visavis.history import adjustments
+from visavis.policy import Policy, control_marks
+
+__all__ = ["Engine", "audience", "explain", "match"]
+
+T = TypeVar("T")
+
+
+class Engine:
+    """Base, catalog and policy at one date, ready to answer.
+
+    Parameters
+    ----------
+    base : Base
+    catalog : Catalog
+    policy : Policy
+    as_of : date or str, optional
+        The day that validity, cool-downs, date rules and decay refer to; default: the base's.
+    threads : int, optional
+        Default: the processors that this process may use.
+    variant : str, optional
+        See `kernel.choose_variant`.
+
+    Raises
+    ------
+    InputError
+        If the three do not fit together, naming the capability and the column.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        catalog: Catalog,
+        policy: Policy,
+        *,
+        as_of: date | str | None = None,
+        threads: int | None = None,
+        variant: str | None = None,
+    ) -> None:
+        if threads is not None and threads < 1:
+            raise InputError(f"must be at least 1, got {threads}", field="threads")
+        self.base = base
+        self.catalog = catalog
+        self.policy = policy
+        self.as_of = base.as_of if as_of is None else parse_date(as_of, field="as_of")
+        self.threads = threads or len(os.sched_getaffinity(0))
+        self.variant = kernel.choose_variant(variant)
+        self.gates = Gates.compile(catalog, policy, base.attributes.schema)
+
+    @cached_property
+    def weights(self) -> npt.NDArray[np.float32]:
+        """The catalog's weights in the order of the base's indicators, (m, d) float32."""
+        return self.catalog.aligned_weights(self.base.indicator_names)
+
+    @cached_property
+    def panel(self) -> kernel.Panel:
+        """The catalog, packed for the kernel."""
+        catalog = self.catalog
+        return kernel.pack(
+            self.weights,
+            catalog.bias,
+            value=catalog.value,
+            cost=catalog.cost,
+            link=[Link(code).label for code in catalog.link],
+            product=catalog.codes("product")[0],
+            channel=catalog.codes("channel")[0],
+            family=catalog.codes("family")[0],
+        )
+
+    @cached_property
+    def eligibility(self) -> kernel.Eligibility:
+        """Every gate but the objection, for all rows of the base."""
+        return self.gates.planes(self.base.attributes, self.base.facts, self.as_of)
+
+    @cached_property
+    def history(self) -> kernel.History:
+        """The adjustments of all rows of the base."""
+        return adjustments(
+            self.base.facts, self.catalog, self.as_of, customer_count=self.base.customer_count
+        )
+
+    @cached_property
+    def customer_index(self) -> npt.NDArray[np.int64]:
+        """Rows of the base that may be matched at all, ascending: no objection, no exclusion."""
+        out = self.base.attributes[OBJECTED].to_numpy().astype(np.bool_)
+        for customer_id in self.policy.exclusions.customers:
+            out[self.base.index_of(customer_id)] = True
+        return np.flatnonzero(~out)
+
+    def match(self, *, progress: Progress | None = None) -> Matches:
+        """The best opportunities of every customer, exactly.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            Called with (customers done, customers in all).
+        """
+        panel, ev_min, policy = self.panel, self.policy.ev_min, self.policy
+        blocks = self._over_blocks(
+            lambda rows, eligible, history: kernel.match(
+                self.base.indicators[rows],
+                panel,
+                k=policy.k,
+                eligible=eligible,
+                history=history,
+                limits=policy.limits,
+                ev_min=ev_min,
+                variant=self.variant,
+            ),
+            progress,
+        )
+        results = [result for _, result in blocks]
+        return Matches(self, joined(results, policy.k), self.customer_index, self.variant)
+
+    def audience(
+        self,
+        capability_ids: Sequence[str],
+        *,
+        k: int,
+        progress: Progress | None = None,
+    ) -> pa.Table:
+        """The best customers of each capability: who fits best, whatever else they could get.
+
+        Parameters
+        ----------
+        capability_ids : sequence of str
+        k : int
+            At most so many customers per capability.
+        progress : callable, optional
+
+        Returns
+        -------
+        pyarrow.Table
+            capability_id, rank, customer_id, propensity, expected_value, control; capabilities in
+            order of their ids, customers by expected value descending, then id.
+        """
+        asked = np.unique([self.catalog.index_of(name) for name in capability_ids])
+        if not len(asked):
+            raise InputError("must name at least one capability", field="capability_ids")
+        panel, ev_min = self.panel, self.policy.ev_min
+        blocks = self._over_blocks(
+            lambda rows, eligible, history: kernel.audience(
+                self.base.indicators[rows],
+                panel,
+                capability_index=asked.astype(np.int32),
+                k=k,
+                eligible=eligible,
+                history=history,
+                ev_min=ev_min,
+                variant=self.variant,
+            ),
+            progress,
+        )
+        return self._audience_table(asked, list(blocks), k)
+
+    def scores(self, customer_index: npt.ArrayLike) -> kernel.ScoresResult:
+        """Every number of some customers, dense, for baselines; eligibility is not looked at.
+
+        Parameters
+        ----------
+        customer_index : array_like of int64
+            Rows of the base.
+
+        Raises
+        ------
+        LimitError
+            If rows × capabilities exceed 2^26.
+        """
+        rows = np.asarray(customer_index, dtype=np.int64)
+        if rows.ndim != 1:
+            raise InputError("must have one dimension", field="customer_index")
+        outside = (rows < 0) | (rows >= self.base.customer_count)
+        if outside.any():
+            row = int(np.argmax(outside))
+            raise InputError("is no row of the base", field="customer_index", row=row)
+        # Asked before the copies below are made, which would be as large.
+        if len(rows) * self.catalog.capability_count > kernel.DENSE_PAIRS_MAX:
+            raise LimitError(
+                f"{len(rows)} rows × {self.catalog.capability_count} capabilities exceed 2^26",
+                field="customer_index",
+            )
+        return kernel.scores(
+            self.base.indicators[rows],
+            self.panel,
+            history=history_of(self.history, rows),
+            variant=self.variant,
+        )
+
+    def explain(self, customer_id: str, capability_id: str) -> Explanation:
+        """Why a customer has, or has not, an opportunity.
+
+        Raises
+        ------
+        NotFoundError
+            If the base or the catalog does not hold the id.
+        """
+        return explain_pair(self, customer_id, capability_id)
+
+    def _over_blocks(
+        self,
+        work: Callable[[npt.NDArray[np.int64], kernel.Eligibility, kernel.History], T],
+        progress: Progress | None,
+    ) -> list[tuple[npt.NDArray[np.int64], T]]:
+        planes, plane_index = self.eligibility
+        history = self.history
+
+        def run(rows: npt.NDArray[np.int64]) -> T:
+            eligible = kernel.Eligibility(planes[rows], plane_index)
+            return work(rows, eligible, history_of(history, rows))
+
+        return list(over_blocks(self.customer_index, self.threads, run, progress))
+
+    def _audience_table(
+        self,
+        asked: npt.NDArray[np.int64],
+        blocks: list[tuple[npt.NDArray[np.int64], kernel.AudienceResult]],
+        k: int,
+    ) -> pa.Table:
+        """Merge the blocks' lists: each holds its own best, so the best of all are among them."""
+        control = control_marks(self.base.customer_ids, self.policy)
+        parts = []
+        for position, j in enumerate(asked):
+            found = [
+                (rows[a.customer_index[position, : a.customer_count[position]]], a, position)
+                for rows, a in blocks
+            ]
+            index = np.concatenate([rows for rows, _, _ in found] or [np.empty(0, np.int64)])
+            ev = np.concatenate(
+                [a.expected_value[p, : len(rows)] for rows, a, p in found] or [np.empty(0)]
+            )
+            propensity = np.concatenate(
+                [a.propensity[p, : len(rows)] for rows, a, p in found] or [np.empty(0)]
+            )
+            best = np.lexsort((index, -ev))[:k]
+            chosen = index[best]
+            parts.append(
+                pa.table(
+                    {
+                        "capability_id": pa.array([self.catalog.ids[j]] * len(best), pa.string()),
+                        "rank": pa.array(np.arange(1, len(best) + 1, dtype=np.int32)),
+                        CUSTOMER_ID: self.base.customer_ids.take(pa.array(chosen)),
+                        "propensity": propensity[best],
+                        "expected_value": ev[best],
+                        "control": control[chosen],
+                    }
+                )
+            )
+        return pa.concat_tables(parts).combine_chunks()
+
+
+def match(
+    base: Base,
+    catalog: Catalog,
+    policy: Policy,
+    *,
+    as_of: date | str | None = None,
+    threads: int | None = None,
+    variant: str | None = None,
+    progress: Progress | None = None,
+) -> Matches:
+    """Match every customer against every capability; see `Engine`."""
+    engine = Engine(base, catalog, policy, as_of=as_of, threads=threads, variant=variant)
+    return engine.match(progress=progress)
+
+
+def audience(
+    base: Base,
+    catalog: Catalog,
+    policy: Policy,
+    capability_ids: Sequence[str],
+    *,
+    k: int,
+    **options: Any,
+) -> pa.Table:
+    """The best customers of each capability; see `Engine.audience`."""
+    return Engine(base, catalog, policy, **options).audience(capability_ids, k=k)
+
+
+def explain(
+    base: Base,
+    catalog: Catalog,
+    policy: Policy,
+    customer_id: str,
+    capability_id: str,
+    **options: Any,
+) -> Explanation:
+    """Why a customer has, or has not, an opportunity; see `Engine.explain`."""
+    return Engine(base, catalog, policy, **options).explain(customer_id, capability_id)

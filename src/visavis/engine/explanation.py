@@ -1,0 +1,230 @@
+"""Why one customer has, or has not, one opportunity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from visavis import kernel
+from visavis.domain import HISTORY
+from visavis.eligibility import Gate
+from visavis.engine.blocks import adjustments_of
+from visavis.history import adjustments, term_contributions
+
+if TYPE_CHECKING:
+    from visavis.engine.engine import Engine
+
+__all__ = ["Contribution", "Explanation", "explain_pair"]
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """One term of the linear predictor.
+
+    Attributes
+    ----------
+    name : str
+        An indicator's name, or ``history`` for the customer's own history with the capability.
+    value : float or None
+        The indicator's value; None for the history.
+    weight : float or None
+        The capability's weight; None for the history.
+    contribution : float
+        Its term in z.
+    """
+
+    name: str
+    value: float | None
+    weight: float | None
+    contribution: float
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why one customer has, or has not, one opportunity.
+
+    Attributes
+    ----------
+    customer_id, capability_id : str
+    as_of : date
+    linear_predictor : float or None
+        z = bias + every contribution, in the order of docs/score.md; None if history excludes it.
+    bias : float
+    contributions : tuple of Contribution
+        Descending, then by name; terms of zero are left out.
+    history_terms : tuple of (str, float)
+        What the history's contribution is made of, before its rounding to float32.
+    propensity, expected_value : float or None
+    gates : tuple of Gate
+        Every gate's outcome, closed ones included.
+    rank : int or None
+        Its place among the customer's opportunities; None if it is none.
+    verdict : str
+        The first thing that stood in the way, or that nothing did.
+    remedies : tuple of str
+        What would change it.
+    """
+
+    customer_id: str
+    capability_id: str
+    as_of: date
+    linear_predictor: float | None
+    bias: float
+    contributions: tuple[Contribution, ...]
+    history_terms: tuple[tuple[str, float], ...]
+    propensity: float | None
+    expected_value: float | None
+    gates: tuple[Gate, ...]
+    rank: int | None
+    verdict: str
+    remedies: tuple[str, ...]
+
+
+def explain_pair(engine: Engine, customer_id: str, capability_id: str) -> Explanation:
+    """Explain one pair; see `Engine.explain`."""
+    i, j = engine.base.index_of(customer_id), engine.catalog.index_of(capability_id)
+    facts = engine.base.facts_of(i)
+    own_facts = facts.set_column(0, "customer_index", pa.array(np.zeros(len(facts), np.int64)))
+    attributes = engine.base.attributes.slice(i, 1)
+    gates = engine.gates.outcomes(j, attributes, own_facts, engine.as_of, customer_id)
+    if not gates[0].is_open:
+        return _unscored(engine, customer_id, capability_id, gates)
+    row = engine.base.indicators[i : i + 1]
+    history = adjustments(own_facts, engine.catalog, engine.as_of, customer_count=1)
+    numbers = kernel.scores(row, engine.panel, history=history, variant=engine.variant)
+    z = float(numbers.linear_predictor[0, j])
+    h = float(adjustments_of(history, np.zeros(1, np.int64), np.array([j], np.int32))[0])
+    if np.isnan(z):
+        remedy = "the fact that excludes it falling away"
+        gates.append(Gate("history", False, "a fact excludes this customer from it", remedy))
+        return _unscored(engine, customer_id, capability_id, gates)
+    chosen = kernel.match(
+        row,
+        engine.panel,
+        k=engine.policy.k,
+        eligible=engine.gates.planes(attributes, own_facts, engine.as_of),
+        history=history,
+        limits=engine.policy.limits,
+        ev_min=engine.policy.ev_min,
+        variant=engine.variant,
+    )
+    ev = float(numbers.expected_value[0, j])
+    verdict = _verdict(engine, j, ev, gates, chosen)
+    return Explanation(
+        customer_id=customer_id,
+        capability_id=capability_id,
+        as_of=engine.as_of,
+        linear_predictor=z,
+        bias=float(engine.catalog.bias[j]),
+        contributions=_contributions(engine, i, j, h),
+        history_terms=tuple(term_contributions(own_facts, engine.catalog, j, engine.as_of)),
+        propensity=float(numbers.propensity[0, j]),
+        expected_value=ev,
+        gates=tuple(gates),
+        rank=verdict.rank,
+        verdict=verdict.text,
+        remedies=verdict.remedies,
+    )
+
+
+def _unscored(
+    engine: Engine, customer_id: str, capability_id: str, gates: Sequence[Gate]
+) -> Explanation:
+    """An explanation where no score may exist: after an objection, or a fact that excludes."""
+    verdict = _closed_verdict([gate for gate in gates if not gate.is_open])
+    return Explanation(
+        customer_id=customer_id,
+        capability_id=capability_id,
+        as_of=engine.as_of,
+        linear_predictor=None,
+        bias=float(engine.catalog.bias[engine.catalog.index_of(capability_id)]),
+        contributions=(),
+        history_terms=(),
+        propensity=None,
+        expected_value=None,
+        gates=tuple(gates),
+        rank=None,
+        verdict=verdict.text,
+        remedies=verdict.remedies,
+    )
+
+
+def _contributions(engine: Engine, i: int, j: int, h: float) -> tuple[Contribution, ...]:
+    x, w = engine.base.indicators[i], engine.weights[j]
+    terms = [
+        Contribution(name, float(x[d]), float(w[d]), float(x[d]) * float(w[d]))
+        for d, name in enumerate(engine.base.indicator_names)
+    ]
+    terms.append(Contribution(HISTORY, None, None, h))
+    held = [term for term in terms if term.contribution != 0.0]
+    return tuple(sorted(held, key=lambda term: (-term.contribution, term.name.encode())))
+
+
+class _Verdict(NamedTuple):
+    """What stood in the way, and what would change it."""
+
+    rank: int | None
+    text: str
+    remedies: tuple[str, ...] = ()
+
+
+def _verdict(
+    engine: Engine, j: int, ev: float, gates: Sequence[Gate], chosen: kernel.MatchResult
+) -> _Verdict:
+    closed = [gate for gate in gates if not gate.is_open]
+    if closed:
+        return _closed_verdict(closed)
+    ev_min = engine.policy.ev_min
+    if ev_min is not None and ev < ev_min:
+        text = f"expected value {ev:.4f} is below the minimum {ev_min:g}"
+        return _Verdict(None, text, (f"an expected value of at least {ev_min:g}",))
+    count = int(chosen.opportunity_count[0])
+    taken = list(
+        zip(
+            chosen.expected_value[0, :count].tolist(),
+            chosen.capability_index[0, :count].tolist(),
+            strict=True,
+        )
+    )
+    for position, (_, c) in enumerate(taken):
+        if c == j:
+            return _Verdict(position + 1, f"opportunity {position + 1} of {count}")
+    ahead = [c for other, c in taken if (-other, c) < (-ev, j)]
+    k = engine.policy.k
+    if len(ahead) == k:
+        wanted = f"an expected value above {taken[-1][0]:.4f} (it is {ev:.4f})"
+        return _Verdict(
+            None, f"{k} better opportunities fill the policy's k = {k}", (wanted, f"a k above {k}")
+        )
+    return _limit_verdict(engine, j, ahead)
+
+
+def _closed_verdict(closed: Sequence[Gate]) -> _Verdict:
+    remedies = tuple(gate.remedy for gate in closed if gate.remedy is not None)
+    return _Verdict(None, f"not eligible: {closed[0].detail}", remedies)
+
+
+def _limit_verdict(engine: Engine, j: int, ahead: Sequence[int]) -> _Verdict:
+    """Eligible, worth it and not beyond k: then those taken before it had filled a group."""
+    catalog, policy = engine.catalog, engine.policy
+    for group, limit, names in (
+        ("product", policy.product_limit, catalog.products),
+        ("channel", policy.channel_limit, catalog.channels),
+        ("family", policy.family_limit, catalog.families),
+    ):
+        holders = [catalog.ids[c] for c in ahead if names[c] == names[j]]
+        if limit is not None and len(holders) >= limit:
+            return _Verdict(
+                None,
+                f"the limit of {limit} per {group} is used up by {', '.join(holders)}",
+                (
+                    f"a limit per {group} above {limit}",
+                    f"an expected value above that of one of them, of {group} {names[j]!r}",
+                ),
+            )
+    raise AssertionError("an eligible pair that was not taken has a limit in its way")

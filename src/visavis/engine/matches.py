@@ -1,0 +1,191 @@
+"""Opportunities as a table, each with its reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from visavis import kernel
+from visavis.digest import canonical_digest
+from visavis.domain import CUSTOMER_ID, HISTORY
+from visavis.engine.blocks import adjustments_of
+from visavis.errors import InputError
+from visavis.policy import control_marks
+
+if TYPE_CHECKING:
+    from visavis.engine.engine import Engine
+
+__all__ = ["OPPORTUNITY_SCHEMA", "Matches", "joined", "reasons_of"]
+
+#: Reasons listed with an opportunity unless the caller asks for another number.
+REASON_COUNT: Final = 3
+
+#: Cells of the contribution matrix built at a time while reasons are picked: 32 MiB of float64.
+_REASON_CELLS: Final = 1 << 22
+
+_REASON: Final = pa.struct([("indicator", pa.string()), ("contribution", pa.float64())])
+
+#: One row per opportunity, customers in order of their ids, best first.
+OPPORTUNITY_SCHEMA: Final = pa.schema(
+    [
+        pa.field(CUSTOMER_ID, pa.string(), nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field("capability_id", pa.string(), nullable=False),
+        pa.field("propensity", pa.float64(), nullable=False),
+        pa.field("expected_value", pa.float64(), nullable=False),
+        pa.field("control", pa.bool_(), nullable=False),
+        pa.field("reasons", pa.list_(_REASON), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """The opportunities of a base.
+
+    Attributes
+    ----------
+    engine : Engine
+        What they were found with.
+    result : kernel.MatchResult
+        For the rows of `customer_index`.
+    customer_index : ndarray of shape (n,), int64
+        The rows of the base that were matched: those that did not object and are not excluded.
+    variant : str
+        The kernel variant that ran.
+    """
+
+    engine: Engine
+    result: kernel.MatchResult
+    customer_index: npt.NDArray[np.int64]
+    variant: str
+
+    @property
+    def opportunity_count(self) -> int:
+        """How many opportunities there are in all."""
+        return int(self.result.opportunity_count.sum())
+
+    @property
+    def stats(self) -> dict[str, int]:
+        """The kernel's counts, summed over blocks."""
+        return dict(self.result.stats)
+
+    def to_table(self, *, reasons: int = REASON_COUNT) -> pa.Table:
+        """One row per opportunity, of `OPPORTUNITY_SCHEMA`.
+
+        Parameters
+        ----------
+        reasons : int
+            At most so many reasons per opportunity: indicators (or ``history``) with a positive
+            contribution, contribution descending, then name.
+
+        Returns
+        -------
+        pyarrow.Table
+            Customers in order of their ids, opportunities best first. Rows marked ``control``
+            belong to customers who must not be contacted.
+        """
+        if reasons < 0:
+            raise InputError(f"must not be negative, got {reasons}", field="reasons")
+        engine = self.engine
+        held = (
+            np.arange(self.result.capability_index.shape[1])
+            < (self.result.opportunity_count[:, None])
+        )
+        rows, positions = np.nonzero(held)
+        customer_index = self.customer_index[rows]
+        capability_index = self.result.capability_index[rows, positions]
+        columns = [
+            engine.base.customer_ids.take(pa.array(customer_index)),
+            pa.array((positions + 1).astype(np.int32)),
+            pa.array(engine.catalog.ids, pa.string()).take(pa.array(capability_index)),
+            pa.array(self.result.propensity[rows, positions]),
+            pa.array(self.result.expected_value[rows, positions]),
+            pa.array(control_marks(engine.base.customer_ids, engine.policy)[customer_index]),
+            reasons_of(engine, customer_index, capability_index, count=reasons),
+        ]
+        return pa.Table.from_arrays(columns, schema=OPPORTUNITY_SCHEMA)
+
+    def digest(self) -> str:
+        """The sha256 of the canonical column buffers of `to_table`, in hex."""
+        return canonical_digest(self.to_table())
+
+
+def reasons_of(
+    engine: Engine,
+    customer_index: npt.NDArray[np.int64],
+    capability_index: npt.NDArray[np.int32],
+    *,
+    count: int,
+) -> pa.ListArray:
+    """The largest positive contributions of some pairs.
+
+    Parameters
+    ----------
+    customer_index : ndarray of shape (n_pairs,), int64
+    capability_index : ndarray of shape (n_pairs,), int32
+    count : int
+        At most so many per pair.
+
+    Returns
+    -------
+    pyarrow.ListArray of n_pairs lists of struct<indicator, contribution>
+        Contribution descending, then name.
+    """
+    names = [*engine.base.indicator_names, HISTORY]
+    # In order of name, a stable sort by contribution leaves ties in order of name.
+    by_name = np.array(sorted(range(len(names)), key=lambda column: names[column].encode()))
+    h = adjustments_of(engine.history, customer_index, capability_index)
+    chunk = max(1, _REASON_CELLS // len(names))
+    picked, sizes, terms = [], [], []
+    for begin in range(0, len(customer_index), chunk):
+        cut = slice(begin, begin + chunk)
+        x = engine.base.indicators[customer_index[cut]].astype(np.float64)
+        products = np.empty((len(x), len(names)))
+        np.multiply(x, engine.weights[capability_index[cut]], out=products[:, :-1])
+        products[:, -1] = h[cut]
+        ordered = products[:, by_name]
+        best = np.argsort(-ordered, axis=1, kind="stable")[:, :count]
+        contribution = np.take_along_axis(ordered, best, axis=1)
+        positive = contribution > 0.0
+        sizes.append(positive.sum(axis=1))
+        picked.append(by_name[best][positive])
+        terms.append(contribution[positive])
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate(sizes or [np.empty(0, int)]))])
+    flat = np.concatenate(picked or [np.empty(0, np.int64)])
+    struct = pa.StructArray.from_arrays(
+        [
+            pa.array(names).take(pa.array(flat, pa.int64())),
+            pa.array(np.concatenate(terms or [np.empty(0)])),
+        ],
+        fields=list(_REASON),
+    )
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), struct)
+
+
+def joined(results: Sequence[kernel.MatchResult], k: int) -> kernel.MatchResult:
+    """One result from those of blocks, in their order."""
+    stats: dict[str, int] = {}
+    for result in results:
+        for name, amount in result.stats.items():
+            stats[name] = stats.get(name, 0) + amount
+    if not results:
+        return kernel.MatchResult(
+            np.empty((0, k), np.int32),
+            np.empty((0, k)),
+            np.empty((0, k)),
+            np.empty(0, np.int32),
+            {},
+        )
+    return kernel.MatchResult(
+        np.concatenate([result.capability_index for result in results]),
+        np.concatenate([result.expected_value for result in results]),
+        np.concatenate([result.propensity for result in results]),
+        np.concatenate([result.opportunity_count for result in results]),
+        stats,
+    )
