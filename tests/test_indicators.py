@@ -21,12 +21,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from visavis import indicator_events
 from visavis.domain import day_number
 from visavis.errors import InputError, LimitError, SchemaError
-from visavis.indicator_days import KINDS, Column, Parameters, kind
-from visavis.indicator_events import Resources, open_ledger
 from visavis.indicators import Indicators, IndicatorSpec, compute
+from visavis.indicators import events as indicator_events
+from visavis.indicators.days import KINDS, Column, Parameters, kind
+from visavis.indicators.events import Resources, open_ledger
 
 AS_OF = date(2020, 6, 30)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import pickle
+import re
+import sys
 from collections.abc import Callable
 from datetime import date, timedelta
 from typing import Any
@@ -230,6 +232,8 @@ def test_dates_outside_the_calendar_are_unknown() -> None:
     attributes = pa.table({"d": days})
     assert outcomes_of("year(d) > 0", attributes) == [T, U, U, U]
     assert outcomes_of("d < as_of", attributes) == [T, U, U, U]
+    assert outcomes_of("d < as_of", attributes.take([0, 1])) == [T, U]
+    assert outcomes_of("d < as_of", attributes.take([0, 2])) == [T, U]
     rule = compile_rule("d < as_of", attributes.schema)
     said = rule.outcomes(attributes.slice(1, 1), AS_OF)
     assert said == [Outcome("d < as_of", None, {"d": None, "as_of": AS_OF})]
@@ -442,15 +446,18 @@ def oracle() -> Callable[[str, pa.Table], list[bool | None]]:
         "select 1 from duckdb_settings() where name = 'error_on_division_by_zero'"
     ).fetchall():  # DuckDB 2 has it; before, the null was the rule
         connection.execute("set error_on_division_by_zero = false")
-    connection.execute("create macro days_between(a, b) as date_diff('day', a, b)")
+    connection.execute("create macro days_between(a, b) as date_diff('day', a::date, b::date)")
+    for part in ("year", "month", "day"):  # DuckDB would not know which year(null) is meant
+        connection.execute(f"create macro {part}_of(d) as {part}(d::date)")
 
     def ask(text: str, attributes: pa.Table) -> list[bool | None]:
         widened = attributes.cast(pa.schema(DUCKDB_ARROW)).to_pydict()
         for name in ("x", "y"):  # a NaN is unknown to rules and the largest number to DuckDB
             widened[name] = [None if cell != cell else cell for cell in widened[name]]
+        typed = re.sub(r"\b(year|month|day)\s*\(", r"\1_of(", text, flags=re.IGNORECASE)
         connection.register("given", pa.table(widened, schema=pa.schema(DUCKDB_ARROW)))
         found = connection.execute(
-            f"select ({text}) from (select *, DATE '{AS_OF}' as as_of from given)"  # noqa: S608
+            f"select ({typed}) from (select *, DATE '{AS_OF}' as as_of from given)"  # noqa: S608
         ).fetchall()
         return [outcome for (outcome,) in found]
 
@@ -458,7 +465,7 @@ def oracle() -> Callable[[str, pa.Table], list[bool | None]]:
 
 
 @given(text=conditions(), attributes=tables())
-@settings(max_examples=250)
+@settings(max_examples=150)
 def test_rules_mean_what_duckdb_reads_in_them(
     oracle: Callable[[str, pa.Table], list[bool | None]], text: str, attributes: pa.Table
 ) -> None:
@@ -493,7 +500,7 @@ SOUP = [word for line in SOUP_LINES.splitlines() for word in line.split()]
     attributes=tables(),
 )
 @example("p between q and q", pa.table({"p": [True], "q": [True]}))
-@settings(max_examples=300)
+@settings(max_examples=200)
 def test_of_any_sequence_of_words_only_sql_compiles(
     oracle: Callable[[str, pa.Table], list[bool | None]], text: str, attributes: pa.Table
 ) -> None:
@@ -522,7 +529,7 @@ def test_for_any_text_only_a_rule_error_escapes(text: str) -> None:
     length=st.integers(0, 3),
     put=st.sampled_from(["", " ", "(", ")", "'", '"', "not ", "-", ",", ";", "=", "null", "é"]),
 )
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_a_damaged_rule_is_an_error_or_a_rule(
     oracle: Callable[[str, pa.Table], list[bool | None]],
     text: str,
@@ -647,6 +654,16 @@ def test_a_wrong_rule_names_capability_position_and_attribute(
     assert reason in error.reason
     assert (error.position, error.column) == (position, column)
     assert error.rule == text
+
+
+def test_long_digits_are_refused_however_python_is_configured() -> None:
+    usual = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(640)
+    try:
+        assert "64 bits" in refusal("age > " + "9" * 1000).reason
+        assert outcomes_of("age > " + "0" * 1000 + "17") == [F, T, T, U]
+    finally:
+        sys.set_int_max_str_digits(usual)
 
 
 def test_what_is_no_text_is_refused() -> None:
@@ -777,6 +794,15 @@ def with_argument(root: exp.Expr, name: str) -> list[exp.Expr]:
             ],
         ),
         (
+            "member and member or member",
+            lambda root: [
+                exp.And(
+                    this=root.this.this,
+                    expression=exp.Or(this=root.this.expression, expression=root.expression),
+                )
+            ],
+        ),
+        (
             "1 + 2 * 3 = 7",
             lambda root: [
                 exp.EQ(
@@ -884,7 +910,7 @@ def test_terms_are_slices_of_the_rule(text: str, terms: list[str]) -> None:
 
 
 @given(text=conditions(), attributes=tables())
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_the_rule_holds_exactly_where_every_term_does(text: str, attributes: pa.Table) -> None:
     rule = compile_rule(text, attributes.schema)
     holds = rule.evaluate(attributes, AS_OF)

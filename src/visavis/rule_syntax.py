@@ -217,7 +217,7 @@ class _Reader:
         return node, links[::-1]
 
     def _terms(self, node: Any, binding: int) -> Iterator[Term]:
-        if isinstance(node, exp.And):
+        if type(node) is exp.And:
             first, links = self._chain(node, (exp.And,))
             yield from self._terms(first, _NOT)
             for link in links:
@@ -427,7 +427,7 @@ class _Reader:
         lexeme = self._take("number")
         if lexeme.text.isdigit():
             digits = lexeme.text.lstrip("0") or "0"
-            # Python refuses to read some thousands of digits; no int64 has 20.
+            # Python refuses long digit strings (at 640 where so configured); no int64 has 20.
             value = sign * int(digits) if len(digits) < 20 else 2**64
             if not -(2**63) <= value < 2**63:
                 self.fail("the integer does not fit into 64 bits", lexeme.start)

@@ -158,8 +158,7 @@ class RuleText:
         self, match: re.Match[str], following: re.Match[str] | None, schema: pa.Schema
     ) -> Lexeme:
         spelled, start, end = match[0], match.start(), match.end()
-        # Some letters beyond ASCII fold into ASCII ones: they make no keyword.
-        lower = spelled.lower() if spelled.isascii() else spelled
+        lower = spelled.lower()
         called = following is not None and following[0] == "("
         match match.lastgroup:
             case "number":

@@ -15,7 +15,7 @@ A spec::
     key = "product_id"
 
     [[indicator]]
-    kind = "frequency"                   # any of indicator_kinds.KINDS, with its parameters
+    kind = "frequency"                   # any of kinds.KINDS, with its parameters
     half_lives_days = [7, 30, 90]
     transform = "log1p"                  # optional, as is `undefined = 0.0`, for every kind
 
@@ -47,8 +47,8 @@ from pydantic import (
 )
 
 from visavis.errors import InputError, SchemaError
-from visavis.indicator_days import Parameters, read_labels
-from visavis.indicator_kinds import KINDS
+from visavis.indicators.days import Parameters, read_labels
+from visavis.indicators.kinds import KINDS
 
 __all__ = ["EventColumns", "IndicatorSpec", "TaxonomyKey"]
 

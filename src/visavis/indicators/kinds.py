@@ -6,7 +6,7 @@
     def recency(days: CustomerDays, parameters: RecencyParameters) -> list[Column]: ...
 
 A new kind is such a function here and its test; specs, digests, definitions and files follow. Its
-float sums go through `sum_by`, its e^x and log1p through the kernel (indicator_days says why).
+float sums go through `sum_by`, its e^x and log1p through the kernel (days.py says why).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
 from visavis.errors import InputError
-from visavis.indicator_days import (
+from visavis.indicators.days import (
     AGE_BITS,
     KINDS,
     LN2,

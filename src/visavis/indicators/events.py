@@ -29,8 +29,8 @@ import numpy as np
 import pyarrow as pa
 
 from visavis.errors import InputError, LimitError, SchemaError
-from visavis.indicator_days import CustomerDays, Int64, Level, Parameters, ValueDays
-from visavis.indicator_sources import (
+from visavis.indicators.days import CustomerDays, Int64, Level, Parameters, ValueDays
+from visavis.indicators.sources import (
     MINOR_MAX,
     Relation,
     Source,
@@ -43,7 +43,7 @@ from visavis.indicator_sources import (
     quoted,
     refuse_first,
 )
-from visavis.indicator_spec import EventColumns
+from visavis.indicators.spec import EventColumns
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

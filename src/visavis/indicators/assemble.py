@@ -3,8 +3,8 @@
 ::
 
     spec (TOML) ─┐
-    events ──────┼─ indicator_events ──► exact integers ── indicator_kinds ──► Indicators
-    taxonomy ────┘  (DuckDB, sorted)     of a block        (fixed order)      float32 matrix
+    events ──────┼─ events.py ──► exact integers ──── kinds.py ──► Indicators
+    taxonomy ────┘  (DuckDB, sorted)  of a block  (fixed order)  float32 matrix
 
 `compute` goes through the customers in blocks, so its memory depends on the block and on the
 result, not on the number of events. ``profile(i)`` is a function of i's own events, the spec, the
@@ -33,13 +33,13 @@ import pyarrow.parquet as pq
 
 from visavis.domain import CUSTOMER_ID, day_number, parse_date
 from visavis.errors import InputError, LimitError, SchemaError
-from visavis.indicator_days import CustomerDays, evaluate
-from visavis.indicator_events import EventLedger, Resources, open_ledger
-from visavis.indicator_sources import Relation
-from visavis.indicator_spec import IndicatorSpec
+from visavis.indicators.days import CustomerDays, evaluate
+from visavis.indicators.events import EventLedger, Resources, open_ledger
+from visavis.indicators.sources import Relation
+from visavis.indicators.spec import IndicatorSpec
 from visavis.store import write_bytes
 
-__all__ = ["IndicatorDefinition", "IndicatorSpec", "Indicators", "compute"]
+__all__ = ["IndicatorDefinition", "Indicators", "compute", "find_definition"]
 
 #: Most indicators of one spec: a float32 row of 64 KiB.
 INDICATOR_MAX: Final = 16_384

@@ -1,0 +1,21 @@
+"""Indicators: what is known about each customer, from that customer's own events alone.
+
+::
+
+    spec.py       the declarative spec (TOML)
+    sources.py    Parquet, CSV and Arrow as one relation, every cell checked
+    events.py     events → exact integers per customer, day and value (DuckDB)
+    days.py       what a kind is given, and sums in fixed order
+    kinds.py      the kinds: one small function each
+    assemble.py   compute: block after block into one float32 matrix; Indicators
+"""
+
+from visavis.indicators.assemble import (
+    IndicatorDefinition,
+    Indicators,
+    compute,
+    find_definition,
+)
+from visavis.indicators.spec import IndicatorSpec
+
+__all__ = ["IndicatorDefinition", "IndicatorSpec", "Indicators", "compute", "find_definition"]
