@@ -20,6 +20,9 @@ HEADERS = sorted(str(path) for path in CSRC.glob("*.h"))
 # -fno-fast-math stands last so that no CXXFLAGS of the surroundings can undo it.
 FLAGS = ["-std=c++17", "-O3", "-fvisibility=hidden", "-ffp-contract=off", "-fno-fast-math"]
 
+# Nothing throws: an exception table would bring weak symbols into the variants' objects.
+LIBRARY_FLAGS = ["-fno-exceptions", "-fno-rtti"]
+
 #: Each variant's own flags beyond FLAGS; the portable one runs on every processor.
 VARIANT_FLAGS: dict[str, list[str]] = {"portable": []}
 
@@ -30,7 +33,7 @@ def library(name: str, sources: list[str], flags: list[str]) -> tuple[str, dict[
         f"visavis_{name}",
         {
             "sources": sources,
-            "cflags": [*flags, *FLAGS, "-fPIC"],
+            "cflags": [*flags, *LIBRARY_FLAGS, *FLAGS, "-fPIC"],
             "include_dirs": [str(CSRC)],
             "obj_deps": {"": HEADERS},
         },

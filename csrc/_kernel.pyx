@@ -145,6 +145,14 @@ cdef class PackedPanel:
     cdef PanelView view
     cdef object _owned
 
+    @property
+    def capability_count(self):
+        return self.view.capabilities
+
+    @property
+    def indicator_count(self):
+        return self.view.columns
+
     def __init__(
         self,
         const float[:, ::1] weights not None,

@@ -66,8 +66,8 @@ inline std::int64_t walk(const TopK& list, GroupCounts& groups, const MatchOutpu
 // Completes one customer whose best pairs have been collected in `list`.
 //
 // The walk over the list is its own certificate when it reaches k, or when the list held all there
-// was: it was not full, or as long as the catalog. Otherwise `rescreen(last, list)` collects again, over the capabilities
-// still open, from beyond the last pair walked. Limits only ever close, so nothing is missed.
+// was: it was not full, or as long as the catalog. Otherwise `rescreen(last, list)` collects again,
+// over the capabilities still open, from beyond the last pair walked. Limits only ever close, so nothing is missed.
 template <typename Rescreen>
 inline void finish_row(TopK& list, GroupCounts& groups, std::int64_t capabilities,
                        const MatchOutput& out, std::int64_t row, Stats* stats,

@@ -4,11 +4,14 @@
 // shared (weak) symbol could be picked by the linker from a file that older processors cannot run.
 #pragma once
 
+#include <cfloat>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 
 #include "kernel.h"
+
+static_assert(FLT_EVAL_METHOD == 0, "every operation must round to its own type");
 
 namespace visavis {
 namespace {

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <cstdlib>
 
-#if defined(__x86_64__) || defined(__i386__)
+#if defined(__x86_64__)
 #include <xmmintrin.h>
 #endif
 
@@ -13,7 +13,7 @@ namespace visavis {
 namespace {
 
 // Uninitialised, cache-line aligned memory that frees itself; `ok()` is false when there was none.
-// Only for types without constructors.
+// Only for trivially copyable types: each element is assigned before it is read.
 template <typename T>
 class Buffer {
  public:
@@ -39,9 +39,15 @@ class Buffer {
 // built with -Ofast switches on flush-to-zero for a whole process, and callers may have done so.
 class FloatingPointState {
  public:
-#if defined(__x86_64__) || defined(__i386__)
-  FloatingPointState() : saved_(_mm_getcsr()) { _mm_setcsr(0x1f80); }
-  ~FloatingPointState() { _mm_setcsr(saved_); }
+#if defined(__x86_64__)
+  FloatingPointState() : saved_(_mm_getcsr()) {
+    _mm_setcsr(0x1f80);
+    fence();
+  }
+  ~FloatingPointState() {
+    fence();
+    _mm_setcsr(saved_);
+  }
 
  private:
   unsigned saved_;
@@ -49,8 +55,12 @@ class FloatingPointState {
   FloatingPointState() {
     asm volatile("mrs %0, fpcr" : "=r"(saved_));
     asm volatile("msr fpcr, %0" : : "r"(std::uint64_t{0}));
+    fence();
   }
-  ~FloatingPointState() { asm volatile("msr fpcr, %0" : : "r"(saved_)); }
+  ~FloatingPointState() {
+    fence();
+    asm volatile("msr fpcr, %0" : : "r"(saved_));
+  }
 
  private:
   std::uint64_t saved_;
@@ -60,6 +70,10 @@ class FloatingPointState {
  public:
   FloatingPointState(const FloatingPointState&) = delete;
   FloatingPointState& operator=(const FloatingPointState&) = delete;
+
+ private:
+  // Compilers do not model the control register: no load or store may cross its change.
+  static void fence() { asm volatile("" ::: "memory"); }
 };
 
 }  // namespace

@@ -7,8 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from visavis.catalog import nested
-from visavis.catalog import Catalog
+from visavis.catalog import Catalog, nested
 from visavis.errors import InputError, LimitError, SchemaError
 
 INF, NAN = float("inf"), float("nan")

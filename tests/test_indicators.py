@@ -968,5 +968,5 @@ def test_a_table_that_is_not_of_indicators_is_refused(tmp_path: Path) -> None:
 def test_import_needs_neither_duckdb_nor_pandas() -> None:
     code = "import sys, visavis.indicators; print({'duckdb', 'pandas'} & set(sys.modules))"
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 (our own code)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

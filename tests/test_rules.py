@@ -18,10 +18,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlglot import exp
 
-from visavis import rule_syntax
 from visavis.errors import InputError, RuleError, SchemaError
-from visavis.rule_text import NESTING_MAX, TEXT_SIZE_MAX
 from visavis.rules import Outcome, check_attribute_schema, compile_rule
+from visavis.rules import syntax as rule_syntax
+from visavis.rules.text import NESTING_MAX, TEXT_SIZE_MAX
 
 AS_OF = date(2026, 1, 31)
 SCHEMA = pa.schema(

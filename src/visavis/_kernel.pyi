@@ -8,6 +8,10 @@ def exp_nonpositive(y: npt.NDArray[np.float64], result: npt.NDArray[np.float64])
 def log1p_nonnegative(x: npt.NDArray[np.float64], result: npt.NDArray[np.float64]) -> None: ...
 
 class PackedPanel:
+    @property
+    def capability_count(self) -> int: ...
+    @property
+    def indicator_count(self) -> int: ...
     def __init__(
         self,
         weights: npt.NDArray[np.float32],

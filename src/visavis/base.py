@@ -360,7 +360,8 @@ def _attribute(column: pa.ChunkedArray, name: str) -> pa.Array:
     readable = (
         pa.types.is_boolean(kind)
         or pa.types.is_integer(kind)
-        or pa.types.is_floating(kind)
+        or pa.types.is_float32(kind)
+        or pa.types.is_float64(kind)
         or pa.types.is_string(kind)
         or pa.types.is_date32(kind)
     )

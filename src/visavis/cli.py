@@ -18,7 +18,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, TypeVar
 
-import click
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -56,15 +55,9 @@ def main() -> None:
     """Run the command line; errors of visavis become one line and an exit status."""
     as_json = "--json" in sys.argv
     try:
-        app(standalone_mode=False)
+        app()
     except VisavisError as error:
         _fail(error, EXIT_SETUP if isinstance(error, SetupError) else EXIT_INPUT, as_json)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
 
 
 def _fail(error: VisavisError, status: int, as_json: bool) -> NoReturn:

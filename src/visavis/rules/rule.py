@@ -6,7 +6,7 @@
              │ known words, names of            │ listed classes only,
              │ attributes, literals,            │ in the order and grouping
              │ operators                        │ that the lexemes spell
-    └──── rule_text ────┘└──────────── rule_syntax ───────────┘└──────── rule_tree ────────┘
+    └────── text.py ────┘└───────────── syntax.py ────────────┘└───────── tree.py ─────────┘
 
 No text ever reaches an interpreter: sqlglot decides the structure, seeing placeholders for names
 and literals, and whatever it answers is checked against the text again.
@@ -49,9 +49,9 @@ import pyarrow.compute as pc
 
 from visavis.domain import parse_date
 from visavis.errors import InputError, SchemaError
-from visavis.rule_syntax import read_terms
-from visavis.rule_text import AS_OF
-from visavis.rule_tree import Kind, Term, canonical, evaluate, kind_of
+from visavis.rules.syntax import read_terms
+from visavis.rules.text import AS_OF
+from visavis.rules.tree import Kind, Term, canonical, evaluate, kind_of
 
 __all__ = ["AS_OF", "Outcome", "Rule", "check_attribute_schema", "compile_rule"]
 

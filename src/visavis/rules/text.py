@@ -16,7 +16,7 @@ from typing import Final, NoReturn
 import pyarrow as pa
 
 from visavis.errors import RuleError
-from visavis.rule_tree import FUNCTIONS, Kind, kind_of
+from visavis.rules.tree import FUNCTIONS, Kind, kind_of
 
 __all__ = ["AS_OF", "NESTING_MAX", "TEXT_SIZE_MAX", "Lexeme", "RuleText"]
 

@@ -1,6 +1,6 @@
 """The typed tree of a rule and its one evaluator over Arrow columns; ``rules`` is the public face.
 
-``rule_text`` builds the tree. Every operand of a node already has the kind that the node reads, so
+``syntax`` builds the tree. Every operand of a node already has the kind that the node reads, so
 nothing here can fail on what a rule says, and every value that a rule cannot know is a null.
 """
 

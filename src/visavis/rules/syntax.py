@@ -19,8 +19,8 @@ from sqlglot import Token, TokenType, exp
 from sqlglot.errors import ParseError
 from sqlglot.parser import Parser
 
-from visavis.rule_text import AS_OF, Lexeme, RuleText
-from visavis.rule_tree import (
+from visavis.rules.text import AS_OF, Lexeme, RuleText
+from visavis.rules.tree import (
     FUNCTIONS,
     Arithmetic,
     AsOf,

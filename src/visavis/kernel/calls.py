@@ -1,0 +1,436 @@
+"""The calls: arguments bound to the compiled core, its answers as arrays, its status as errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from visavis import _kernel
+from visavis.domain import MAGNITUDE_MAX
+from visavis.errors import InputError, LimitError, SchemaError
+from visavis.kernel.arguments import (
+    any_array,
+    as_array,
+    as_not_negative,
+    as_number,
+    as_parts,
+    as_positive,
+    as_vector,
+    group_codes,
+    link_codes,
+    refuse_where,
+    require,
+)
+from visavis.kernel.types import (
+    AudienceResult,
+    Eligibility,
+    Float32,
+    Float64,
+    History,
+    Int32,
+    Limits,
+    MatchResult,
+    Panel,
+    ScoresResult,
+)
+from visavis.kernel.variant import variant_index
+
+__all__ = ["audience", "exp", "log1p", "match", "pack", "scores"]
+
+#: Upper bound of customers × capabilities in one call of `scores`: 2^26 pairs fill 1.5 GiB.
+DENSE_PAIRS_MAX: Final = 2**26
+
+#: Upper bound of rows × k in one result: 2^28 cells fill 5 GiB, and a mistyped k must not take the
+#: machine's memory.
+RESULT_CELLS_MAX: Final = 2**28
+
+#: Columns are padded to a multiple of the eight partial sums of a dot product.
+LANE_COUNT: Final = 8
+
+_STATUS_REASON: Final = {
+    2: ("indicators", "must be finite"),
+    3: ("history.indptr", "must ascend within the number of entries"),
+    4: ("history.capability_index", "is out of range"),
+    5: ("history.capability_index", "must ascend within a row, without duplicates"),
+    6: ("history.adjustment", "must be finite or −inf"),
+}
+
+_STATS: Final = ("skipped_by_rule", "skipped_by_bound", "screened", "verified", "rescreens")
+
+
+def exp(y: npt.ArrayLike) -> Float64:
+    """e^y for y ≤ 0, the same bits on every processor; 0 below −708.
+
+    Parameters
+    ----------
+    y : array_like of float64
+        Not positive, no NaN.
+
+    Returns
+    -------
+    ndarray of float64, of the shape of `y`
+        Within 1 ulp.
+    """
+    return _elementary(y, _kernel.exp_nonpositive, "y", -math.inf, 0.0)
+
+
+def log1p(x: npt.ArrayLike) -> Float64:
+    """log(1 + x) for x ≥ 0, the same bits on every processor.
+
+    Parameters
+    ----------
+    x : array_like of float64
+        Finite, not negative.
+
+    Returns
+    -------
+    ndarray of float64, of the shape of `x`
+        Within 1 ulp up to x = 1, within 2 ulp beyond.
+    """
+    return _elementary(x, _kernel.log1p_nonnegative, "x", 0.0, np.finfo(np.float64).max)
+
+
+def _elementary(
+    argument: npt.ArrayLike, function: Any, name: str, low: float, high: float
+) -> Float64:
+    values = any_array(argument, name)
+    flat = as_array(values.reshape(-1), np.float64, name, ndim=1)
+    wrong = ~((flat >= low) & (flat <= high))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise InputError(f"must lie in [{low}, {high}], got {flat[row]}", field=name, row=row)
+    result = np.empty_like(flat)
+    function(flat, result)
+    return result.reshape(values.shape)
+
+
+def pack(
+    weights: npt.ArrayLike,
+    bias: npt.ArrayLike,
+    *,
+    value: npt.ArrayLike,
+    cost: npt.ArrayLike,
+    link: str | Sequence[str],
+    product: npt.ArrayLike | None = None,
+    channel: npt.ArrayLike | None = None,
+    family: npt.ArrayLike | None = None,
+) -> Panel:
+    """Pack capabilities for `match`, `audience` and `scores`.
+
+    Parameters
+    ----------
+    weights : array_like of shape (n_capabilities, n_indicators), float32
+    bias : array_like of shape (n_capabilities,), float32
+    value : array_like of shape (n_capabilities,), float64
+        0 ≤ value ≤ 2^100.
+    cost : array_like of shape (n_capabilities,), float64
+        |cost| ≤ 2^100; may be negative.
+    link : str or sequence of str
+        ``logistic``, ``count`` or ``identity``, one for all or one per capability.
+    product, channel, family : array_like of shape (n_capabilities,), int32, optional
+        Codes that limits count by; default: each capability is a group of its own.
+
+    Returns
+    -------
+    Panel
+
+    Raises
+    ------
+    InputError
+        Naming the argument and the row: nothing is silently repaired.
+    """
+    w = as_array(weights, np.float32, "weights", ndim=2)
+    count, columns = w.shape
+    if count < 1:
+        raise InputError("must hold at least one capability", field="weights")
+    if columns < 1:
+        raise InputError("must hold at least one indicator", field="weights")
+    if count >= 2**31:
+        raise LimitError("must hold fewer than 2^31 capabilities", field="weights")
+    refuse_where(~np.isfinite(w), "weights", "must be finite", w)
+    padded = np.zeros((count, -(-columns // LANE_COUNT) * LANE_COUNT), dtype=np.float32)
+    padded[:, :columns] = w
+    # Copies: what was checked must still hold when the caller writes to its arrays.
+    b = as_vector(bias, np.float32, "bias", count).copy()
+    v = as_vector(value, np.float64, "value", count).copy()
+    c = as_vector(cost, np.float64, "cost", count).copy()
+    refuse_where(~np.isfinite(b), "bias", "must be finite", b)
+    refuse_where(~((v >= 0) & (v <= MAGNITUDE_MAX)), "value", "must lie in [0, 2^100]", v)
+    refuse_where(~(np.abs(c) <= MAGNITUDE_MAX), "cost", "must lie in [−2^100, 2^100]", c)
+    groups = [
+        group_codes(given, name, count)
+        for given, name in ((product, "product"), (channel, "channel"), (family, "family"))
+    ]
+    products, channels, families = groups
+    counts = (int(products.max()) + 1, int(channels.max()) + 1, int(families.max()) + 1)
+    codes = link_codes(link, count)
+    packed = _kernel.PackedPanel(
+        padded, columns, b, v, c, codes, products, channels, families, counts
+    )
+    return Panel(packed)
+
+
+def match(
+    indicators: npt.ArrayLike,
+    panel: Panel,
+    *,
+    k: int,
+    eligible: npt.NDArray[np.bool_] | Eligibility | None = None,
+    history: History | None = None,
+    limits: Limits | None = None,
+    ev_min: float | None = 0.0,
+    variant: str | None = None,
+    block: tuple[int, int] = (0, 0),
+) -> MatchResult:
+    """The best opportunities of every customer, exactly.
+
+    Parameters
+    ----------
+    indicators : array_like of shape (n_customers, n_indicators), float32
+    panel : Panel
+    k : int
+        At most so many opportunities per customer, ≥ 1.
+    eligible : ndarray of shape (n_customers, n_capabilities), bool, or Eligibility, optional
+        Default: every pair may meet.
+    history : History, optional
+    limits : Limits, optional
+    ev_min : float or None
+        Least expected value; None = no minimum.
+    variant : str, optional
+        See `choose_variant`.
+    block : (int, int)
+        Rows and capabilities handled together; 0 = the variant's choice. No result depends on it.
+
+    Returns
+    -------
+    MatchResult
+
+    Raises
+    ------
+    InputError
+        Naming the argument and the row.
+    """
+    index = variant_index(variant)
+    x, bound = _bind(indicators, panel, eligible, history, ev_min, block)
+    size = as_positive(k, "k")
+    if len(x) * size > RESULT_CELLS_MAX:
+        raise LimitError(f"{len(x)} customers × {size} ranks exceed 2^28: ask for less", field="k")
+    limits = Limits() if limits is None else limits
+    require(limits, Limits, "limits", "Limits")
+    product, channel, family = (
+        0 if limit is None else as_positive(limit, f"limits.{name}")
+        for name, limit in limits._asdict().items()
+    )
+    result = MatchResult(
+        np.empty((len(x), size), dtype=np.int32),
+        np.empty((len(x), size), dtype=np.float64),
+        np.empty((len(x), size), dtype=np.float64),
+        np.empty(len(x), dtype=np.int32),
+        dict.fromkeys(_STATS, 0),
+    )
+    if len(x):
+        status, stats = _kernel.match(
+            index,
+            bound,
+            (product, channel, family),
+            result.capability_index,
+            result.expected_value,
+            result.propensity,
+            result.opportunity_count,
+        )
+        check_status(status, x)
+        result.stats.update(stats)
+    return result
+
+
+def audience(
+    indicators: npt.ArrayLike,
+    panel: Panel,
+    *,
+    capability_index: npt.ArrayLike,
+    k: int,
+    eligible: npt.NDArray[np.bool_] | Eligibility | None = None,
+    history: History | None = None,
+    ev_min: float | None = 0.0,
+    variant: str | None = None,
+    block: tuple[int, int] = (0, 0),
+) -> AudienceResult:
+    """The best customers of each asked capability, in the order: ev descending, then row.
+
+    Parameters
+    ----------
+    indicators, panel, eligible, history, ev_min, variant, block
+        As in `match`.
+    capability_index : array_like of shape (n_asked,), int32
+        Ascending, without duplicates.
+    k : int
+        At most so many customers per capability, ≥ 1.
+
+    Returns
+    -------
+    AudienceResult
+    """
+    index = variant_index(variant)
+    x, bound = _bind(indicators, panel, eligible, history, ev_min, block)
+    size = min(as_positive(k, "k"), max(1, len(x)))
+    asked = as_array(capability_index, np.int32, "capability_index", ndim=1)
+    if not len(asked):
+        raise InputError("must name at least one capability", field="capability_index")
+    if len(asked) * size > RESULT_CELLS_MAX:
+        raise LimitError(
+            f"{len(asked)} capabilities × {size} ranks exceed 2^28: ask for less", field="k"
+        )
+    outside = (asked < 0) | (asked >= panel.capability_count)
+    refuse_where(outside, "capability_index", f"must lie in [0, {panel.capability_count})", asked)
+    refuse_where(np.diff(asked, prepend=-1) <= 0, "capability_index", "must ascend strictly", asked)
+    shape = (len(asked), size)
+    result = AudienceResult(
+        np.full(shape, -1, dtype=np.int64),
+        np.zeros(shape, dtype=np.float64),
+        np.zeros(shape, dtype=np.float64),
+        np.zeros(len(asked), dtype=np.int64),
+        dict.fromkeys(_STATS, 0),
+    )
+    if len(x):
+        status, stats = _kernel.audience(
+            index,
+            bound,
+            asked,
+            result.customer_index,
+            result.expected_value,
+            result.propensity,
+            result.customer_count,
+        )
+        check_status(status, x)
+        result.stats.update(stats)
+    return result
+
+
+def scores(
+    indicators: npt.ArrayLike,
+    panel: Panel,
+    *,
+    history: History | None = None,
+    variant: str | None = None,
+    block: tuple[int, int] = (0, 0),
+) -> ScoresResult:
+    """Every pair's numbers, for baselines and explanations; bounded, for it is dense.
+
+    Raises
+    ------
+    LimitError
+        If customers × capabilities exceed 2^26: ask for fewer rows at a time.
+    """
+    index = variant_index(variant)
+    x, bound = _bind(indicators, panel, None, history, None, block)
+    shape = (len(x), panel.capability_count)
+    if shape[0] * shape[1] > DENSE_PAIRS_MAX:
+        rows = max(1, DENSE_PAIRS_MAX // shape[1])
+        raise LimitError(
+            f"{shape[0]} × {shape[1]} pairs exceed 2^26: ask for at most {rows} rows at a time",
+            field="indicators",
+        )
+    result = ScoresResult(np.empty(shape), np.empty(shape), np.empty(shape))
+    if len(x):
+        check_status(
+            _kernel.scores(
+                index, bound, result.linear_predictor, result.expected_value, result.propensity
+            ),
+            x,
+        )
+    return result
+
+
+def _bind(
+    indicators: npt.ArrayLike,
+    panel: Panel,
+    eligible: npt.NDArray[np.bool_] | Eligibility | None,
+    history: History | None,
+    ev_min: float | None,
+    block: tuple[int, int],
+) -> tuple[Float32, _kernel.BoundProblem]:
+    """Check every argument that the calls share and bind them; NaN and ±inf are found below."""
+    require(panel, Panel, "panel", "made by pack")
+    x = as_array(indicators, np.float32, "indicators", ndim=2)
+    if x.shape[1] != panel.indicator_count:
+        raise SchemaError(
+            f"must have the panel's {panel.indicator_count} columns, got {x.shape[1]}",
+            field="indicators",
+        )
+    least = -math.inf if ev_min is None else as_number(ev_min, "ev_min")
+    dense, planes, plane_index = _eligibility(eligible, len(x), panel.capability_count)
+    indptr = capability_index = adjustment = None
+    if history is not None:
+        history = History(*as_parts(history, "history", ", ".join(History._fields)))
+        indptr = as_vector(history.indptr, np.int64, "history.indptr", len(x) + 1)
+        capability_index = as_array(
+            history.capability_index, np.int32, "history.capability_index", ndim=1
+        )
+        adjustment = as_vector(
+            history.adjustment, np.float32, "history.adjustment", len(capability_index)
+        )
+        if indptr[0] < 0 or indptr[-1] > len(capability_index):
+            reason = f"must lie in [0, {len(capability_index)}], the number of entries"
+            raise InputError(reason, field="history.indptr")
+    rows, width = (
+        as_not_negative(size, "block") for size in as_parts(block, "block", "rows, capabilities")
+    )
+    return x, _kernel.BoundProblem(
+        x,
+        panel.packed,
+        dense,
+        planes,
+        plane_index,
+        indptr,
+        capability_index,
+        adjustment,
+        least,
+        rows,
+        width,
+    )
+
+
+def _eligibility(
+    eligible: npt.NDArray[np.bool_] | Eligibility | None, rows: int, capabilities: int
+) -> tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.uint64] | None, Int32 | None]:
+    if eligible is None:
+        return None, None, None
+    if not isinstance(eligible, Eligibility):
+        dense = any_array(eligible, "eligible")
+        if dense.dtype != np.bool_ or dense.shape != (rows, capabilities):
+            raise SchemaError(
+                f"must be bool of shape ({rows}, {capabilities}), "
+                f"got {dense.dtype} of shape {dense.shape}",
+                field="eligible",
+            )
+        return np.ascontiguousarray(dense).view(np.uint8), None, None
+    planes = as_array(eligible.planes, np.uint64, "eligible.planes", ndim=2)
+    if len(planes) != rows:
+        raise SchemaError(f"must have {rows} rows, got {len(planes)}", field="eligible.planes")
+    plane_index = as_vector(eligible.plane_index, np.int32, "eligible.plane_index", capabilities)
+    bits = planes.shape[1] * 64
+    refuse_where(
+        (plane_index < -1) | (plane_index >= bits),
+        "eligible.plane_index",
+        f"must lie in [−1, {bits})",
+        plane_index,
+    )
+    return None, planes, plane_index
+
+
+def check_status(status: tuple[int, int, int], indicators: Float32) -> None:
+    code, row, column = status
+    if code == 0:
+        return
+    if code == 1:
+        raise MemoryError("the kernel found no memory for its blocks")
+    field, reason = _STATUS_REASON[code]
+    if field == "indicators":
+        reason = f"{reason}, got {indicators[row, column]} in column {column}"
+    elif column >= 0:
+        reason = f"{reason} (entry {column})"
+    raise InputError(reason, field=field, row=row)

@@ -1,0 +1,54 @@
+"""Which compiled form of the kernel runs: chosen once per call, by name or the best there is."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from visavis import _kernel
+from visavis.errors import InputError, VariantError
+
+__all__ = ["choose_variant", "variant_index", "variants"]
+
+#: Names the variant to use when the caller names none.
+VARIANT_ENVIRONMENT: Final = "VISAVIS_VARIANT"
+
+
+def variants() -> dict[str, bool]:
+    """Every variant in this build, slowest first, and whether this processor can run it."""
+    return dict(_kernel.variants())
+
+
+def choose_variant(variant: str | None = None) -> str:
+    """The variant that a call would use.
+
+    Parameters
+    ----------
+    variant : str, optional
+        A name from `variants`. Default: the environment's ``VISAVIS_VARIANT``, else the best one
+        that this processor can run.
+
+    Raises
+    ------
+    InputError
+        If the name is unknown.
+    VariantError
+        If this processor cannot run it: forcing a variant never falls back to another.
+    """
+    known = variants()
+    name: object = variant if variant is not None else os.environ.get(VARIANT_ENVIRONMENT) or None
+    if name is None:
+        return [candidate for candidate, supported in known.items() if supported][-1]
+    if not isinstance(name, str) or name not in known:
+        source = "variant" if variant is not None else VARIANT_ENVIRONMENT
+        raise InputError(
+            f"unknown variant {name!r}; this build has {', '.join(known)}", field=source
+        )
+    if not known[name]:
+        raise VariantError(f"variant {name!r} cannot run on this processor")
+    return name
+
+
+def variant_index(variant: str | None) -> int:
+    """The position of the chosen variant in the build's table; errors as of `choose_variant`."""
+    return list(variants()).index(choose_variant(variant))

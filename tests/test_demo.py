@@ -1,0 +1,196 @@
+"""The whole way on real input: the demo against the oracle, its own rules and its own promises."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+import reference
+from assertions import assert_same_match
+from visavis import demo
+from visavis.base import Base
+from visavis.catalog import Catalog
+from visavis.domain import Link
+from visavis.engine import OPPORTUNITY_SCHEMA
+from visavis.errors import ExtraError, InputError
+from visavis.kernel import History, MatchResult
+from visavis.store import file_digest
+
+ALCOHOL = {"BEERS/ALES", "DOMESTIC WINE", "IMPORTED WINE", "LIQUOR", "MISC WINE"}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> demo.DemoRun:
+    return demo.run(tmp_path_factory.mktemp("demo") / "out", rounds=1)
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data set, cut down to every twentieth household."""
+    folder = tmp_path_factory.mktemp("cut")
+    source = demo.locate_data()
+    for name in ("transactions", "demographics"):
+        table = pq.read_table(source / f"{name}.parquet")
+        # A bit mask instead of a remainder: pyarrow has no modulo.
+        kept = pc.equal(pc.bit_wise_and(table["household_id"], 15), 3)
+        pq.write_table(table.filter(kept), folder / f"{name}.parquet")
+    pq.write_table(pq.read_table(source / "products.parquet"), folder / "products.parquet")
+    return folder
+
+
+def dense_eligibility(planes: np.ndarray, plane_index: np.ndarray) -> np.ndarray:
+    bits = np.unpackbits(planes.view(np.uint8), axis=1, bitorder="little").astype(bool)
+    return np.where(plane_index[None, :] < 0, True, bits[:, np.maximum(plane_index, 0)])
+
+
+@pytest.mark.slow
+def test_the_match_of_the_demo_has_the_bits_of_the_oracle(done: demo.DemoRun) -> None:
+    engine = done.matches.engine
+    catalog, policy = engine.catalog, engine.policy
+    eligible = dense_eligibility(*engine.eligibility)
+    indptr, capability_index, adjustment = engine.history
+    parts = []
+    for begin in range(0, engine.base.customer_count, 64):
+        rows = slice(begin, begin + 64)
+        offsets = indptr[begin : begin + 65]
+        parts.append(
+            reference.match(
+                engine.base.indicators[rows],
+                engine.weights,
+                catalog.bias,
+                value=catalog.value,
+                cost=catalog.cost,
+                link=[Link(code).label for code in catalog.link],
+                k=policy.k,
+                product=catalog.codes("product")[0],
+                channel=catalog.codes("channel")[0],
+                family=catalog.codes("family")[0],
+                eligible=eligible[rows],
+                history=History(offsets, capability_index, adjustment),
+                limits=policy.limits,
+                ev_min=policy.ev_min,
+            )
+        )
+    fields = ("capability_index", "expected_value", "propensity", "opportunity_count")
+    whole = {name: np.concatenate([getattr(part, name) for part in parts]) for name in fields}
+    assert_same_match(done.matches.result, MatchResult(**whole, stats={}))
+
+
+def test_every_customers_own_five_reach_the_untuned_score(done: demo.DemoRun) -> None:
+    own, same = done.summary["held_out"]["own_five"], done.summary["held_out"]["same_five"]
+    assert own["contact_count"] == same["contact_count"] == 5 * done.summary["customer_count"]
+    assert own["hit_rate"] >= 0.46
+    assert own["hit_rate"] > same["hit_rate"]
+
+
+def test_the_catalog_is_every_bought_product_on_two_channels(done: demo.DemoRun) -> None:
+    catalog = done.matches.engine.catalog
+    products, channels = set(catalog.products), set(catalog.channels)
+    assert catalog.capability_count == len(products) * len(channels)
+    assert 1_390 <= len(products) <= 1_420
+    assert len(set(catalog.cost.tolist())) == len(channels) == 2
+
+
+def test_every_pair_is_accounted_for(done: demo.DemoRun) -> None:
+    stats = done.matches.stats
+    counted = stats["skipped_by_rule"] + stats["skipped_by_bound"] + stats["screened"]
+    assert counted == done.summary["pair_count"]
+
+
+def test_what_is_written_is_what_was_found(done: demo.DemoRun) -> None:
+    written = json.loads((done.folder / "run.json").read_text(encoding="utf-8"))
+    assert written == done.summary
+    assert "simulated" in written["notice"]
+    for name, digest in written["files"].items():
+        assert file_digest(done.folder / name) == digest
+    table = pq.read_table(done.folder / "opportunities.parquet")
+    assert table.schema.equals(OPPORTUNITY_SCHEMA)
+    assert table.equals(done.table)
+    assert Base.read(done.folder / "base").digest == written["digests"]["base"]
+    assert Catalog.read(done.folder / "catalog.parquet").digest() == written["digests"]["catalog"]
+
+
+def test_rules_consent_and_limits_hold_for_every_opportunity(done: demo.DemoRun) -> None:
+    engine = done.matches.engine
+    catalog = engine.catalog
+    rule_of = dict(zip(catalog.ids, catalog.rules, strict=True))
+    product_of = dict(zip(catalog.ids, catalog.products, strict=True))
+    family_of = dict(zip(catalog.ids, catalog.families, strict=True))
+    attributes = dict(
+        zip(engine.base.customer_ids.to_pylist(), engine.base.attributes.to_pylist(), strict=True)
+    )
+    held: dict[str, list[str]] = {}
+    for row in done.table.to_pylist():
+        customer, capability = attributes[row["customer_id"]], row["capability_id"]
+        held.setdefault(row["customer_id"], []).append(capability)
+        assert customer[f"consent_{capability.rpartition('|')[2]}"]
+        if rule_of[capability] == "age_from >= 25":
+            assert customer["age_from"] is not None
+            assert customer["age_from"] >= 25
+        assert row["expected_value"] >= engine.policy.ev_min
+    for capabilities in held.values():
+        products = [product_of[capability] for capability in capabilities]
+        families = [family_of[capability] for capability in capabilities]
+        assert len(set(products)) == len(products) <= 5
+        assert max(map(families.count, families)) <= 3
+
+
+def test_alcohol_is_behind_its_rule(done: demo.DemoRun) -> None:
+    catalog = done.matches.engine.catalog
+    categories = [
+        name.partition("product_category=")[2]
+        for name in catalog.indicator_names
+        if "product_category=" in name
+    ]
+    assert set(categories) >= ALCOHOL
+    for j, rule in enumerate(catalog.rules):
+        weighed = np.flatnonzero(catalog.weights[j])
+        names = {catalog.indicator_names[d].partition("product_category=")[2] for d in weighed}
+        if names & ALCOHOL:
+            assert rule == "age_from >= 25"
+
+
+def test_a_control_group_is_marked_and_everybody_else_is_not(done: demo.DemoRun) -> None:
+    marks = done.table["control"].to_numpy()
+    assert 0.02 < marks.mean() < 0.08
+
+
+def test_a_run_repeats_to_the_byte_whatever_the_order_of_the_receipts(
+    cut: Path, tmp_path: Path
+) -> None:
+    first = demo.run(tmp_path / "first", data=cut, threads=1, rounds=1)
+    shuffled = tmp_path / "shuffled"
+    shuffled.mkdir()
+    rng = np.random.default_rng(7)
+    for name in demo.INPUTS:
+        table = pq.read_table(cut / name)
+        pq.write_table(table.take(pa.array(rng.permutation(len(table)))), shuffled / name)
+    second = demo.run(tmp_path / "second", data=shuffled, threads=2, rounds=1)
+    assert first.summary["opportunity_count"] > 100
+    assert first.summary["digests"] == second.summary["digests"]
+    first_bytes = (tmp_path / "first" / "opportunities.parquet").read_bytes()
+    assert first_bytes == (tmp_path / "second" / "opportunities.parquet").read_bytes()
+
+
+def test_the_demo_replaces_its_own_output_and_nothing_else(cut: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "letter.txt").write_text("dear")
+    with pytest.raises(InputError, match="was not made by the demo"):
+        demo.run(mine, data=cut, rounds=1)
+    assert (mine / "letter.txt").read_text() == "dear"
+    demo.run(tmp_path / "out", data=cut, rounds=1)
+    again = demo.run(tmp_path / "out", data=cut, rounds=1)
+    assert json.loads((tmp_path / "out" / "run.json").read_text()) == again.summary
+
+
+def test_a_missing_data_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ExtraError, match=r"visavis\[demo\]"):
+        demo.locate_data()
