@@ -17,7 +17,9 @@ namespace visavis {
 namespace {
 
 // Weights of one capability block are widened to float64 once and then read by every row of a row
-// block. 32 rows make the widening vanish; 256 KiB of weights stay in a second-level cache.
+// block. Measured at D = 64, 128 and 345 with 2,820 capabilities: one row at a time costs 10–35 %,
+// from 8 rows and from 16 capabilities on, all sizes lie within 10 % of each other. 256 KiB of
+// weights stay in a second-level cache.
 constexpr std::int64_t exhaustive_block_rows = 32;
 constexpr std::int64_t exhaustive_block_bytes = 256 * 1024;
 

@@ -6,6 +6,8 @@ that a reader sees the whole or nothing.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -18,9 +20,12 @@ from typing import Any
 
 from visavis.errors import CorruptionError, InputError
 
-__all__ = ["file_digest", "new_folder", "read_json", "write_bytes", "write_json"]
+__all__ = ["file_digest", "json_bytes", "new_folder", "read_json", "write_bytes", "write_json"]
 
 _CHUNK_BYTES = 1 << 20
+
+#: Why a folder cannot be renamed to where another folder or a file stands.
+_IN_THE_WAY = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
 def file_digest(path: Path) -> str:
@@ -51,9 +56,14 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write canonical JSON (sorted keys, two spaces) with `write_bytes`."""
+    """Write `json_bytes` with `write_bytes`."""
+    write_bytes(path, json_bytes(content))
+
+
+def json_bytes(content: Any) -> bytes:
+    """Canonical JSON: sorted keys, two spaces, UTF-8, no NaN, one newline at the end."""
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (text + "\n").encode())
+    return (text + "\n").encode()
 
 
 def read_json(path: Path) -> Any:
@@ -68,9 +78,9 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path} does not exist", field="path") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptionError(f"{path} is damaged: {error}") from None
 
 
@@ -97,25 +107,44 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     try:
         yield staging
         for written in staging.rglob("*"):
-            if written.is_file():
+            if written.is_dir():
+                _sync_folder(written)
+            else:
                 _sync_file(written)
         _sync_folder(staging)
-        if replace and path.exists():
-            shutil.rmtree(path)
-        # rename() refuses a folder that is not empty: of two writers, one wins and one hears of it.
-        try:
-            staging.rename(path)
-        except OSError:
-            _refuse_existing(path, replace=False)
-            raise
+        _put_in_place(staging, path, replace)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
     _sync_folder(path.parent)
 
 
+def _put_in_place(staging: Path, path: Path, replace: bool) -> None:
+    while True:
+        # rename() refuses what is not empty: of two writers, one wins and one hears of it.
+        try:
+            staging.rename(path)
+        except OSError as error:
+            _refuse_existing(path, replace)
+            if not replace or error.errno not in _IN_THE_WAY:
+                raise
+            _remove_whole(path)
+        else:
+            return
+
+
+def _remove_whole(path: Path) -> None:
+    """Take `path` away in one step: removed where it stands, its reader would see half of it."""
+    with (
+        tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as aside,
+        # Another writer that replaces it as well may have been first.
+        contextlib.suppress(FileNotFoundError),
+    ):
+        path.rename(Path(aside) / path.name)
+
+
 def _refuse_existing(path: Path, replace: bool) -> None:
-    if not replace and path.exists():
+    if not replace and os.path.lexists(path):
         raise InputError(f"{path} exists already; results are never overwritten", field="path")
 
 
