@@ -1,5 +1,6 @@
 """History adjustments against a slow oracle that reads like the definition."""
 
+import itertools
 import math
 from collections import defaultdict
 from datetime import date, timedelta
@@ -126,6 +127,8 @@ def feature_of(each, levels, exp, log1p):
         return 1.0
     if each.feature == "recency":
         return max(decay(max(level)) for level in levels if level)
+    if each.feature in ("log_since", "due", "regularity"):
+        return gap_feature_of(each, [sorted(level) for level in levels if level], log1p)
     sums = []
     for level in levels:
         total = 0.0
@@ -134,6 +137,24 @@ def feature_of(each, levels, exp, log1p):
         sums.append(total)
     total = sums[0] + sums[1]
     return total if each.feature == "days" else log1p(total / each.scale)
+
+
+def gap_feature_of(each, levels, log1p):
+    if each.feature == "log_since":
+        closeness = max(1.0 / (1.0 + (AS_OF - level[-1]).days) for level in levels)
+        return log1p((1.0 / closeness - 1.0) / each.scale)
+    said = [0.0]
+    for level in levels:
+        gaps = [(after - before).days for before, after in itertools.pairwise(level)]
+        mean = sum(gaps) / max(len(gaps), 1)
+        if each.feature == "due" and gaps:
+            said.append(log1p((AS_OF - level[-1]).days / mean))
+        if each.feature == "regularity" and len(gaps) > 1:
+            deviation = 0.0
+            for gap in gaps:
+                deviation += abs(gap - mean)
+            said.append(mean / (mean + deviation / len(gaps)))
+    return max(said)
 
 
 def own_exp(y):
@@ -243,12 +264,25 @@ def one_adjustment(*facts, terms=(), as_of=AS_OF):
         ("recency", 0.5),
         ("ever", 1.0),
         ("log_count", math.log1p((5 * 0.5 + 2 * 0.25) / 3)),
+        ("log_since", math.log1p(10 / 3)),
+        ("due", math.log1p(10 / 10)),
+        ("regularity", 0.0),
     ],
 )
 def test_each_feature_is_its_formula(feature, expected):
     facts = [fact(0, "p", age=10, count=4), fact(0, "p", age=10), fact(0, "p", age=20, count=2)]
     found = one_adjustment(*facts, terms=[term(feature, weight=2, half_life=10, scale=3)])
     assert found == pytest.approx(2 * expected, rel=1e-7)
+
+
+def test_regularity_is_one_for_equal_gaps_and_falls_with_their_spread():
+    def regularity(*ages):
+        facts = [fact(0, "p", age=age) for age in ages]
+        return one_adjustment(*facts, terms=[term("regularity")])
+
+    assert regularity(1, 8, 15, 22) == 1
+    # Gaps 2 and 12: mean 7, mean absolute deviation 5.
+    assert regularity(1, 3, 15) == pytest.approx(7 / 12, rel=1e-7)
 
 
 def test_every_feature_is_tried_and_documented():

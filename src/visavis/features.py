@@ -16,12 +16,17 @@ feature        formula                                    says                  
 ``log_count``  log1p(Σ count·2^(−age/half_life) / scale)  how much, with fading gain  count
 ``recency``    2^(−age of the last fact / half_life)      how lately                  not used
 ``ever``       1                                          whether at all              not used
+``log_since``  log1p(age of the last fact / scale)        how long ago                days
+``due``        log1p(age of the last fact / mean gap)     how overdue                 not used
+``regularity`` m / (m + mean of |gap − m|), m = mean gap  how steadily                not used
 =============  =========================================  ==========================  ============
 
 A *fact day* is one (customer, subject, kind, date): several rows of it are one day, and their
 counts add up. A day on which a product **and** a capability of it have a fact counts once for
-each. Ages are in days; no half-life means no decay (2^0 = 1). Every feature is 0 for a customer
-without a fact of its kind.
+each, and of ``recency``, ``log_since``, ``due`` and ``regularity`` the level with the larger base
+speaks. Ages are in days; no half-life means no decay (2^0 = 1). A *gap* lies between two fact days
+that follow each other: ``due`` is 0 below two fact days, ``regularity`` below three. Every feature
+is 0 for a customer without a fact of its kind.
 
 The arithmetic is bit-reproducible: exp and log1p are the kernel's, and sums run in float64 over
 days in ascending order.
@@ -111,8 +116,42 @@ def _decayed_counts(days: FactDays, half_life_days: float) -> Floats:
 
 def _last_decay(days: FactDays, half_life_days: float) -> Floats:
     """2^(−age of the last fact / half_life)."""
-    last = np.append(days.pair[1:] != days.pair[:-1], True)[: len(days.pair)]
-    return decay(days.age_days[last], half_life_days)
+    return decay(days.age_days[_last_of_pair(days)], half_life_days)
+
+
+def _closeness(days: FactDays, half_life_days: float) -> Floats:  # noqa: ARG001 - one shape for all
+    """1 / (1 + age of the last fact): the later fact of two levels is the larger number."""
+    return 1.0 / (1.0 + days.age_days[_last_of_pair(days)])
+
+
+def _overdue(days: FactDays, half_life_days: float) -> Floats:  # noqa: ARG001 - one shape for all
+    """log1p(age of the last fact / mean gap); 0 below two fact days."""
+    gap_count, mean_gap, _ = _gaps(days)
+    last_age = days.age_days[_last_of_pair(days)]
+    return np.where(gap_count > 0, kernel.log1p(last_age / np.maximum(mean_gap, 1.0)), 0.0)
+
+
+def _steadiness(days: FactDays, half_life_days: float) -> Floats:  # noqa: ARG001 - one shape for all
+    """Mean gap / (mean gap + mean absolute deviation of the gaps); 0 below three fact days."""
+    gap_count, mean_gap, deviation = _gaps(days)
+    mean_deviation = deviation / np.maximum(gap_count, 1.0)
+    # Gaps are at least one day, so that the quotient is defined wherever there is a gap.
+    return np.where(gap_count > 1, mean_gap / (np.maximum(mean_gap, 1.0) + mean_deviation), 0.0)
+
+
+def _last_of_pair(days: FactDays) -> NDArray[np.bool_]:
+    return np.append(days.pair[1:] != days.pair[:-1], True)[: len(days.pair)]
+
+
+def _gaps(days: FactDays) -> tuple[Floats, Floats, Floats]:
+    """Of each pair: how many gaps, their mean, and the sum of |gap − mean|."""
+    inner = days.pair[1:] == days.pair[:-1]
+    pair = days.pair[1:][inner]
+    gap = (days.age_days[:-1] - days.age_days[1:])[inner]
+    within = FactDays(pair, gap, gap, days.pair_count)
+    gap_count = _sums(within, np.ones(len(gap)))
+    mean_gap = _sums(within, gap) / np.maximum(gap_count, 1.0)
+    return gap_count, mean_gap, _sums(within, np.abs(gap - mean_gap[pair]))
 
 
 def _presence(days: FactDays, half_life_days: float) -> Floats:  # noqa: ARG001 - one shape for all
@@ -132,6 +171,11 @@ def _log_scaled(base: Floats, scale: Floats) -> Floats:
         ratio = base / scale
     finite = np.isfinite(ratio)
     return np.where(finite, kernel.log1p(np.where(finite, ratio, 0.0)), np.inf)
+
+
+def _log_age(base: Floats, scale: Floats) -> Floats:
+    """``log1p(age / scale)`` of a closeness 1 / (1 + age)."""
+    return _log_scaled(1.0 / base - 1.0, scale)
 
 
 class Feature(NamedTuple):
@@ -156,9 +200,12 @@ class Feature(NamedTuple):
 FEATURES: Final[Mapping[str, Feature]] = MappingProxyType(
     {
         "days": Feature(_decayed_days, np.add, _as_is),
+        "due": Feature(_overdue, np.maximum, _as_is),
         "ever": Feature(_presence, np.maximum, _as_is),
         "log_count": Feature(_decayed_counts, np.add, _log_scaled),
         "log_days": Feature(_decayed_days, np.add, _log_scaled),
+        "log_since": Feature(_closeness, np.maximum, _log_age),
         "recency": Feature(_last_decay, np.maximum, _as_is),
+        "regularity": Feature(_steadiness, np.maximum, _as_is),
     }
 )
