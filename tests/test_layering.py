@@ -26,6 +26,7 @@ LAYERS = [
     "rules",
     "policy",
     "history",
+    "learning",
     "indicators",
     "base",
     "catalog",

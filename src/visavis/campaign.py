@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from visavis.domain import Link
 from visavis.engine import Engine
-from visavis.errors import InputError
+from visavis.errors import InputError, SchemaError
 from visavis.kernel import History
 
 __all__ = ["CampaignRun", "run_campaigns"]
@@ -65,7 +65,7 @@ class _Contacts:
             (policy.family_limit, catalog.codes("family")),
         ):
             if limit is not None:
-                self._groups.append((limit, codes, np.zeros((len(labels), n), dtype=np.int32)))
+                self._groups.append((limit, codes, np.zeros((len(labels), n), dtype=np.uint16)))
 
     def give(self, j: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The rows among `rows` that campaign `j` may still contact; they are counted."""
@@ -106,12 +106,12 @@ def run_campaigns(
     Raises
     ------
     InputError
-        If `share` lies outside (0, 1].
+        If `share` lies outside (0, 1], or `order` repeats a capability or names none.
     """
     if not 0.0 < share <= 1.0:
         raise InputError(f"must lie in (0, 1], got {share}", field="share")
     catalog, rows = engine.catalog, engine.customer_index
-    campaigns = np.arange(catalog.capability_count) if order is None else order
+    campaigns = _campaigns(order, catalog.capability_count)
     x = np.ascontiguousarray(engine.base.indicators[rows])
     planes = engine.eligibility
     history = _by_capability(engine.history, catalog.capability_count)
@@ -149,6 +149,23 @@ def run_campaigns(
     )
 
 
+def _campaigns(order: npt.NDArray[np.int64] | None, capability_count: int) -> npt.NDArray[np.int64]:
+    if order is None:
+        return np.arange(capability_count)
+    campaigns = np.asarray(order)
+    if campaigns.ndim != 1 or (campaigns.size and not np.issubdtype(campaigns.dtype, np.integer)):
+        raise SchemaError("must be a list of capability indices", field="order")
+    wrong = (campaigns < 0) | (campaigns >= capability_count)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise InputError(
+            f"must lie in [0, {capability_count}), got {campaigns[row]}", field="order", row=row
+        )
+    if len(np.unique(campaigns)) < len(campaigns):
+        raise InputError("must not repeat a capability", field="order")
+    return campaigns.astype(np.int64)
+
+
 def _expected_value(
     engine: Engine,
     x: npt.NDArray[np.float32],
@@ -158,19 +175,24 @@ def _expected_value(
 ) -> Float64:
     """One campaign's scores as a script computes them: a float32 product, numpy's own exp."""
     catalog = engine.catalog
-    z = (x @ engine.weights[j] + catalog.bias[j]).astype(np.float64)
+    # What float32 cannot hold is the script's loss: it never contacts a customer it cannot score.
+    with np.errstate(over="ignore", invalid="ignore"):
+        z = (x @ engine.weights[j] + catalog.bias[j]).astype(np.float64)
     indptr, customers, adjustment = history
     own = slice(indptr[j], indptr[j + 1])
     touched = row_of[customers[own]]
     inside = touched >= 0
-    z[touched[inside]] += adjustment[own][inside]
+    touched, h = touched[inside], adjustment[own][inside]
+    excluded = touched[np.isneginf(h)]
+    z[touched] += np.where(np.isneginf(h), 0.0, h)
     g = z
     if catalog.link[j] == Link.COUNT:
         g = np.logaddexp(0.0, z)
     elif catalog.link[j] == Link.LOGISTIC:
         g = 1.0 / (1.0 + np.exp(-np.clip(z, -700.0, 700.0)))
-    ev = np.asarray(g * catalog.value[j] - catalog.cost[j])
-    ev[touched[inside][np.isneginf(adjustment[own][inside])]] = -np.inf
+    with np.errstate(invalid="ignore"):
+        ev = np.asarray(g * catalog.value[j] - catalog.cost[j])
+    ev[excluded] = -np.inf
     return ev
 
 

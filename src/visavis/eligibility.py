@@ -34,10 +34,13 @@ __all__ = ["Gate", "Gates"]
 
 Bools = npt.NDArray[np.bool_]
 
-#: One (rule, channel) combination; None stands for "no rule".
-_Key = tuple[str | None, str]
+#: One (rule, channel) combination; no rule is None.
+_Key = tuple[str | None, str | None]
 
 _ALWAYS: Final = -1
+
+#: The combination of capabilities that nobody may meet.
+_NOBODY: Final[_Key] = (None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,23 +127,36 @@ class Gates:
             planes of shape (n, ceil(n_planes / 64)) and plane_index of shape (n_capabilities,).
         """
         n = attributes.num_rows
-        closed = self._closed_capabilities(as_of)
         shut = self._shut_out_channels(attributes, facts, as_of)
-        held = {text: rule.evaluate(attributes, as_of) for text, rule in self.rules.items()}
+        plane_of, plane_index = self._number_planes(as_of, shut)
+        by_rule: dict[str | None, list[tuple[str, int]]] = {}
+        for (text, channel), q in plane_of.items():
+            if channel is not None:
+                by_rule.setdefault(text, []).append((channel, q))
+        planes = np.zeros((n, -(-max(1, len(plane_of)) // 64)), dtype=np.uint64)
+        # Rule after rule: all outcomes at once would take a byte per customer and rule.
+        for text, channels in by_rule.items():
+            held = None if text is None else self.rules[text].evaluate(attributes, as_of)
+            for channel, q in channels:
+                plane = np.ones(n, dtype=np.bool_) if held is None else held
+                if channel in shut:
+                    plane = plane & ~shut[channel]
+                planes[:, q // 64] |= plane.astype(np.uint64) << np.uint64(q % 64)
+        return Eligibility(planes, plane_index)
 
-        plane_of: dict[_Key | None, int] = {}
-        bits: list[Bools] = []
-        plane_index = np.empty(self.catalog.capability_count, dtype=np.int32)
-        channels = self.catalog.channels
-        for j, text in enumerate(self.catalog.rules):
-            key = None if closed[j] else (text, channels[j])
-            if key not in plane_of:
-                plane = _fold(key, n, held, shut)
-                plane_of[key] = _ALWAYS if plane is None else len(bits)
-                if plane is not None:
-                    bits.append(plane)
-            plane_index[j] = plane_of[key]
-        return Eligibility(_pack_bits(bits, n), plane_index)
+    def _number_planes(
+        self, as_of: date, shut: Mapping[str, Bools]
+    ) -> tuple[dict[_Key, int], npt.NDArray[np.int32]]:
+        """A plane per combination that is not open to all; the plane of each capability."""
+        closed = self._closed_capabilities(as_of)
+        plane_of: dict[_Key, int] = {}
+        plane_index = np.full(self.catalog.capability_count, _ALWAYS, dtype=np.int32)
+        for j, key in enumerate(zip(self.catalog.rules, self.catalog.channels, strict=True)):
+            if closed[j]:
+                plane_index[j] = plane_of.setdefault(_NOBODY, len(plane_of))
+            elif key[0] is not None or key[1] in shut:
+                plane_index[j] = plane_of.setdefault(key, len(plane_of))
+        return plane_of, plane_index
 
     def outcomes(
         self, j: int, attributes: pa.Table, facts: pa.Table, as_of: date, customer_id: str
@@ -319,26 +335,6 @@ def _check_consent(channel: str, schema: pa.Schema) -> None:
 
 def _is_valid(valid_from: date | None, valid_to: date | None, as_of: date) -> bool:
     return (valid_from is None or valid_from <= as_of) and (valid_to is None or as_of <= valid_to)
-
-
-def _fold(
-    key: _Key | None, n: int, held: Mapping[str, Bools], shut: Mapping[str, Bools]
-) -> Bools | None:
-    """The plane of one combination; None when it holds for everybody."""
-    if key is None:
-        return np.zeros(n, dtype=np.bool_)
-    text, channel = key
-    if text is None and channel not in shut:
-        return None
-    rule = np.ones(n, dtype=np.bool_) if text is None else held[text]
-    return rule & ~shut[channel] if channel in shut else rule
-
-
-def _pack_bits(bits: list[Bools], n: int) -> npt.NDArray[np.uint64]:
-    planes = np.zeros((n, -(-max(1, len(bits)) // 64)), dtype=np.uint64)
-    for q, plane in enumerate(bits):
-        planes[:, q // 64] |= plane.astype(np.uint64) << np.uint64(q % 64)
-    return planes
 
 
 def _values(values: Mapping[str, object]) -> str:

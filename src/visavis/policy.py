@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from visavis.errors import InputError, SchemaError
 from visavis.kernel import Limits
+from visavis.store import json_bytes
 
 __all__ = ["Exclusions", "Policy", "control_marks"]
 
@@ -23,19 +24,38 @@ _Count = Annotated[int, Field(strict=True, ge=1, le=K_MAX)]
 _Days = Annotated[int, Field(strict=True, ge=1, le=3_660)]
 
 
+class _FrozenDict(dict[str, int]):
+    """A dict that stays as it is: an engine has compiled what a policy said when it was made."""
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("a policy does not change: make another one")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self),)
+
+
 class _Checked(BaseModel):
     """A frozen model whose errors are visavis's own and name the field."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    field_prefix: ClassVar[str] = "policy"
 
     def __init__(self, **values: Any) -> None:
         try:
-            super().__init__(**values)
+            super().__init__(**_tuples(values))
         except ValidationError as error:
             first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or type(self).__name__
+            where = [str(part) for part in first["loc"] if part != "[key]"]
+            field = ".".join(where) or type(self).__name__
             kind = SchemaError if first["type"] in ("extra_forbidden", "missing") else InputError
-            raise kind(f"{first['msg']}, got {first['input']!r}", field=f"policy.{field}") from None
+            reason = f"{first['msg']}, got {first['input']!r}"
+            raise kind(reason, field=f"{self.field_prefix}.{field}") from None
 
 
 class Exclusions(_Checked):
@@ -46,6 +66,8 @@ class Exclusions(_Checked):
     customers, capabilities, products, channels, families : tuple of str
         Ids and names that are left out.
     """
+
+    field_prefix: ClassVar[str] = "policy.exclusions"
 
     customers: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
@@ -84,7 +106,9 @@ class Policy(_Checked):
     product_limit: _Count | None = None
     channel_limit: _Count | None = None
     family_limit: _Count | None = None
-    cool_down_days: dict[str, _Days] = Field(default_factory=dict)
+    cool_down_days: Annotated[dict[str, _Days], AfterValidator(_FrozenDict)] = Field(
+        default_factory=_FrozenDict
+    )
     consent_not_needed: tuple[str, ...] = ()
     exclusions: Exclusions = Field(default_factory=Exclusions)
     control_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
@@ -93,8 +117,8 @@ class Policy(_Checked):
     def __init__(self, **values: Any) -> None:
         exclusions = values.get("exclusions")
         if isinstance(exclusions, dict):
-            values["exclusions"] = Exclusions(**_tuples(exclusions))
-        super().__init__(**_tuples(values))
+            values["exclusions"] = Exclusions(**exclusions)
+        super().__init__(**values)
         if self.ev_min is not None and np.isnan(self.ev_min):
             raise InputError("must not be NaN", field="policy.ev_min")
 
@@ -115,8 +139,10 @@ class Policy(_Checked):
         file = Path(path)
         try:
             values = tomllib.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise InputError(f"{file} does not exist", field="policy") from None
+        except IsADirectoryError:
+            raise InputError(f"{file} is a folder", field="policy") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{file} is no TOML: {error}", field="policy") from None
         if values.get("ev_min") == "none":
@@ -124,8 +150,16 @@ class Policy(_Checked):
         return cls(**values)
 
     def digest(self) -> str:
-        """The sha256 of the policy's canonical form, in hex."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """The sha256 of the canonical form, in hex: equal for policies that say the same."""
+        content = self.model_dump()
+        # JSON knows no infinity, and −0.0 is no other minimum than 0.0.
+        content["ev_min"] = None if self.ev_min is None else (self.ev_min + 0.0).hex()
+        content["control_share"] = self.control_share.hex()
+        content["consent_not_needed"] = sorted(set(self.consent_not_needed))
+        content["exclusions"] = {
+            name: sorted(set(left_out)) for name, left_out in self.exclusions.model_dump().items()
+        }
+        return hashlib.sha256(json_bytes(content)).hexdigest()
 
 
 def control_marks(customer_ids: pa.StringArray, policy: Policy) -> npt.NDArray[np.bool_]:

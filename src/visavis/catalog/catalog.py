@@ -71,6 +71,7 @@ from visavis.catalog.schema import (
     did_you_mean,
 )
 from visavis.digest import canonical_digest
+from visavis.domain import Link
 from visavis.errors import InputError, NotFoundError, SchemaError
 
 __all__ = ["Catalog", "HistoryTerm", "HistoryTerms"]
@@ -281,6 +282,56 @@ class Catalog:
                 bias=narrowed(numbers["bias"]) if "bias" in numbers else columns.bias,
             )
         )
+
+    def with_model(
+        self,
+        *,
+        indicator_names: Sequence[str],
+        weights: npt.ArrayLike,
+        bias: npt.ArrayLike,
+        history_weights: Sequence[Sequence[HistoryTerm]],
+        link: Link,
+    ) -> Self:
+        """Return the catalog with another model behind its capabilities; the rest stays.
+
+        Parameters
+        ----------
+        indicator_names : sequence of d str
+            The columns of `weights`, in any order.
+        weights : array_like of shape (m, d), float32
+        bias : array_like of shape (m,), float32
+        history_weights : sequence of m sequences of HistoryTerm
+        link : Link
+            One for all.
+
+        Raises
+        ------
+        SchemaError, InputError
+            As `read`, rows being capability indices.
+        """
+        matrix = np.asarray(weights, dtype=np.float32)
+        if matrix.shape != (self.capability_count, len(indicator_names)):
+            raise SchemaError(
+                f"must be of shape ({self.capability_count}, {len(indicator_names)}), "
+                f"got {matrix.shape}",
+                field="weights",
+            )
+        if len(history_weights) != self.capability_count:
+            raise SchemaError(
+                f"must have {self.capability_count} entries, got {len(history_weights)}",
+                field="history_weights",
+            )
+        by_name = sorted(range(len(indicator_names)), key=lambda column: indicator_names[column])
+        columns = replace(
+            self.columns,
+            weights=np.ascontiguousarray(matrix[:, by_name]),
+            indicator_names=tuple(indicator_names[column] for column in by_name),
+            bias=self._spread("bias", bias).astype(np.float32),
+            terms=HistoryTerms.of(history_weights),
+            link=np.full(self.capability_count, int(link), dtype=np.uint8),
+        )
+        # Through the door once more: what was computed is checked like what was read.
+        return type(self).from_table(table_of_columns(columns))
 
     def take(self, capability_index: npt.ArrayLike) -> Self:
         """Return the catalog of some capabilities; their order stays that of ids.

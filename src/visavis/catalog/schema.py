@@ -7,7 +7,7 @@ read, check and write it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Self, TypeAlias
 
@@ -133,6 +133,26 @@ class HistoryTerms(NamedTuple):
     scale: Floats
     weight: Floats
     feature_names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, terms_by_capability: Sequence[Sequence[HistoryTerm]]) -> Self:
+        """Return the terms of capabilities, given one after the other, as columns."""
+        terms = [term for terms in terms_by_capability for term in terms]
+        names = tuple(sorted({term.feature for term in terms}))
+        code = {name: index for index, name in enumerate(names)}
+        sizes = [len(terms) for terms in terms_by_capability]
+        half_lives = [
+            np.inf if term.half_life_days is None else term.half_life_days for term in terms
+        ]
+        return cls(
+            np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+            np.array([KINDS.index(term.kind) for term in terms], dtype=np.int8),
+            np.array([code[term.feature] for term in terms], dtype=np.int32),
+            np.array(half_lives, dtype=np.float64),
+            np.array([term.scale for term in terms], dtype=np.float64),
+            np.array([term.weight for term in terms], dtype=np.float64),
+            names,
+        )
 
     def term(self, index: int) -> HistoryTerm:
         """Return term `index` (a position in the columns, not in a capability's list)."""

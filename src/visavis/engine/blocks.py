@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from visavis import kernel
+from visavis.errors import InputError
 
-__all__ = ["Progress", "adjustments_of", "history_of", "over_blocks"]
+__all__ = ["Progress", "adjustments_of", "check_count", "history_of", "over_blocks"]
 
 #: Rows per task: small enough that two threads end together, large enough that Python is not felt.
 BLOCK_ROWS: Final = 4_096
@@ -30,32 +31,34 @@ def over_blocks(
 ) -> Iterator[tuple[npt.NDArray[np.int64], T]]:
     """Run `work` over blocks of rows on threads; (rows, answer) in the order of the rows.
 
-    The first failure stops the blocks that have not begun and is raised as it is.
+    The first failure, an interrupt included, stops the blocks that have not begun and is raised as
+    it is. No rows are one empty block, so that there is always an answer.
     """
     blocks = [rows[begin : begin + BLOCK_ROWS] for begin in range(0, len(rows), BLOCK_ROWS)]
     if len(blocks) < threads:
-        blocks = [block for block in np.array_split(rows, threads) if len(block)]
+        blocks = [block for block in np.array_split(rows, threads) if len(block)] or [rows]
     if progress is not None:
         progress(0, len(rows))
+    done_count = 0
     with ThreadPoolExecutor(threads) as pool:
         futures = {pool.submit(work, block): len(block) for block in blocks}
-        _wait(futures, len(rows), progress)
+        try:
+            for future in as_completed(futures):
+                future.result()
+                done_count += futures[future]
+                if progress is not None:
+                    progress(done_count, len(rows))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     yield from ((block, done.result()) for block, done in zip(blocks, futures, strict=True))
 
 
-def _wait(futures: dict[Future[T], int], total: int, progress: Progress | None) -> None:
-    """Report blocks as they end; the first failure stops those that have not begun."""
-    pending, done_count = set(futures), 0
-    while pending:
-        done, pending = wait(pending, return_when=FIRST_COMPLETED)
-        for future in done:
-            if future.exception() is not None:
-                for other in pending:
-                    other.cancel()
-                future.result()
-            done_count += futures[future]
-        if progress is not None:
-            progress(done_count, total)
+def check_count(value: object, field: str, least: int) -> int:
+    """Return `value` if it is an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise InputError(f"must be an integer, at least {least}, got {value!r}", field=field)
+    return int(value)
 
 
 def history_of(history: kernel.History, rows: npt.NDArray[np.int64]) -> kernel.History:

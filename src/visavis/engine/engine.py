@@ -17,10 +17,10 @@ from visavis.base import Base
 from visavis.catalog import Catalog
 from visavis.domain import CUSTOMER_ID, OBJECTED, Link, parse_date
 from visavis.eligibility import Gates
-from visavis.engine.blocks import Progress, history_of, over_blocks
+from visavis.engine.blocks import Progress, check_count, history_of, over_blocks
 from visavis.engine.explanation import Explanation, explain_pair
 from visavis.engine.matches import Matches, joined
-from visavis.errors import InputError, LimitError
+from visavis.errors import InputError, LimitError, NotFoundError, SchemaError
 from visavis.history import adjustments
 from visavis.policy import Policy, control_marks
 
@@ -60,20 +60,18 @@ class Engine:
         threads: int | None = None,
         variant: str | None = None,
     ) -> None:
-        if threads is not None and threads < 1:
-            raise InputError(f"must be at least 1, got {threads}", field="threads")
         self.base = base
         self.catalog = catalog
         self.policy = policy
         self.as_of = base.as_of if as_of is None else parse_date(as_of, field="as_of")
-        self.threads = threads or len(os.sched_getaffinity(0))
+        self.threads = (
+            len(os.sched_getaffinity(0)) if threads is None else check_count(threads, "threads", 1)
+        )
         self.variant = kernel.choose_variant(variant)
         self.gates = Gates.compile(catalog, policy, base.attributes.schema)
-
-    @cached_property
-    def weights(self) -> npt.NDArray[np.float32]:
-        """The catalog's weights in the order of the base's indicators, (m, d) float32."""
-        return self.catalog.aligned_weights(self.base.indicator_names)
+        #: The catalog's weights in the order of the base's indicators, (m, d) float32.
+        self.weights = catalog.aligned_weights(base.indicator_names)
+        self._excluded_rows = _rows_of(base, policy.exclusions.customers)
 
     @cached_property
     def panel(self) -> kernel.Panel:
@@ -106,8 +104,7 @@ class Engine:
     def customer_index(self) -> npt.NDArray[np.int64]:
         """Rows of the base that may be matched at all, ascending: no objection, no exclusion."""
         out = self.base.attributes[OBJECTED].to_numpy().astype(np.bool_)
-        for customer_id in self.policy.exclusions.customers:
-            out[self.base.index_of(customer_id)] = True
+        out[self._excluded_rows] = True
         return np.flatnonzero(~out)
 
     def match(self, *, progress: Progress | None = None) -> Matches:
@@ -133,7 +130,7 @@ class Engine:
             progress,
         )
         results = [result for _, result in blocks]
-        return Matches(self, joined(results, policy.k), self.customer_index, self.variant)
+        return Matches(self, joined(results), self.customer_index, self.variant)
 
     def audience(
         self,
@@ -157,6 +154,9 @@ class Engine:
             capability_id, rank, customer_id, propensity, expected_value, control; capabilities in
             order of their ids, customers by expected value descending, then id.
         """
+        if isinstance(capability_ids, str):
+            raise SchemaError("must be a list of ids, got one text", field="capability_ids")
+        check_count(k, "k", 1)
         asked = np.unique([self.catalog.index_of(name) for name in capability_ids])
         if not len(asked):
             raise InputError("must name at least one capability", field="capability_ids")
@@ -189,9 +189,11 @@ class Engine:
         LimitError
             If rows × capabilities exceed 2^26.
         """
-        rows = np.asarray(customer_index, dtype=np.int64)
-        if rows.ndim != 1:
-            raise InputError("must have one dimension", field="customer_index")
+        given = np.asarray(customer_index)
+        # A mask or fractions would pass for other rows than those that were meant.
+        if given.ndim != 1 or (given.size and not np.issubdtype(given.dtype, np.integer)):
+            raise SchemaError("must be a list of integers", field="customer_index")
+        rows = given.astype(np.int64)
         outside = (rows < 0) | (rows >= self.base.customer_count)
         if outside.any():
             row = int(np.argmax(outside))
@@ -269,6 +271,14 @@ class Engine:
                 )
             )
         return pa.concat_tables(parts).combine_chunks()
+
+
+def _rows_of(base: Base, customer_ids: Sequence[str]) -> npt.NDArray[np.int64]:
+    """The rows of excluded customers: a misspelt id would leave in whom it means to leave out."""
+    try:
+        return np.array([base.index_of(customer_id) for customer_id in customer_ids], np.int64)
+    except NotFoundError as error:
+        raise InputError(str(error), field="policy.exclusions.customers") from None
 
 
 def match(

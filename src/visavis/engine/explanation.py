@@ -53,13 +53,15 @@ class Explanation:
     customer_id, capability_id : str
     as_of : date
     linear_predictor : float or None
-        z = bias + every contribution, in the order of docs/score.md; None if history excludes it.
+        z = bias + every contribution, in the order of docs/score.md; None where no score exists:
+        after an objection, or a fact that excludes.
     bias : float
     contributions : tuple of Contribution
         Descending, then by name; terms of zero are left out.
     history_terms : tuple of (str, float)
         What the history's contribution is made of, before its rounding to float32.
     propensity, expected_value : float or None
+        None where no score exists.
     gates : tuple of Gate
         Every gate's outcome, closed ones included.
     rank : int or None

@@ -13,8 +13,7 @@ import pyarrow as pa
 from visavis import kernel
 from visavis.digest import canonical_digest
 from visavis.domain import CUSTOMER_ID, HISTORY
-from visavis.engine.blocks import adjustments_of
-from visavis.errors import InputError
+from visavis.engine.blocks import adjustments_of, check_count
 from visavis.policy import control_marks
 
 if TYPE_CHECKING:
@@ -90,8 +89,7 @@ class Matches:
             Customers in order of their ids, opportunities best first. Rows marked ``control``
             belong to customers who must not be contacted.
         """
-        if reasons < 0:
-            raise InputError(f"must not be negative, got {reasons}", field="reasons")
+        check_count(reasons, "reasons", 0)
         engine = self.engine
         held = (
             np.arange(self.result.capability_index.shape[1])
@@ -168,20 +166,12 @@ def reasons_of(
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), struct)
 
 
-def joined(results: Sequence[kernel.MatchResult], k: int) -> kernel.MatchResult:
-    """One result from those of blocks, in their order."""
+def joined(results: Sequence[kernel.MatchResult]) -> kernel.MatchResult:
+    """One result from those of blocks, at least one, in their order."""
     stats: dict[str, int] = {}
     for result in results:
         for name, amount in result.stats.items():
             stats[name] = stats.get(name, 0) + amount
-    if not results:
-        return kernel.MatchResult(
-            np.empty((0, k), np.int32),
-            np.empty((0, k)),
-            np.empty((0, k)),
-            np.empty(0, np.int32),
-            {},
-        )
     return kernel.MatchResult(
         np.concatenate([result.capability_index for result in results]),
         np.concatenate([result.expected_value for result in results]),

@@ -1,0 +1,101 @@
+"""The pooled model: one logistic regression over the sampled pairs of many products.
+
+It says how much a purchase-day, a recent visit or a declared weight is worth in general. Products
+deviate from it as far as their own pairs speak (fit.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from visavis.learning.pairs import Design, sample_product
+from visavis.learning.windows import WindowIndex
+
+__all__ = ["PooledModel", "fit_pooled"]
+
+Float64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class PooledModel:
+    """Coefficients of the standardised columns, then of the log priors.
+
+    Attributes
+    ----------
+    intercept : float
+    coefficients : ndarray of shape (columns,), float64
+        Of the columns of `Design`, standardised.
+    prior_coefficients : ndarray of shape (half-lives + 1,), float64
+        Of the product's log prior purchase-days.
+    mean, deviation : ndarray of shape (columns,), float64
+        A column is standardised as (x − mean) / deviation.
+    row_count, product_count : int
+        What it was fitted on.
+    """
+
+    intercept: float
+    coefficients: Float64
+    prior_coefficients: Float64
+    mean: Float64
+    deviation: Float64
+    row_count: int
+    product_count: int
+
+    def standardise(self, x: Float64) -> Float64:
+        """The columns in standard deviations from their mean."""
+        return np.asarray((x - self.mean) / self.deviation)
+
+    def level(self, prior_days: Float64) -> float:
+        """What a product has before any of its customers is looked at."""
+        return self.intercept + float(self.prior_coefficients @ np.log(prior_days))
+
+    def offset(self, standardised: Float64, prior_days: Float64) -> Float64:
+        """The pooled linear predictor of some pairs of one product."""
+        return np.asarray(self.level(prior_days) + standardised @ self.coefficients)
+
+
+def fit_pooled(design: Design, indexes: Sequence[WindowIndex]) -> PooledModel:
+    """Fit the pooled model on as many products as the spec's `pooled_rows` allow.
+
+    Products are taken in a fixed random order; each one's rows keep their weights, so that a part
+    of the catalog stands for the whole of it.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng([design.spec.seed, len(design.products)])
+    blocks, priors, labels, weights = [], [], [], []
+    row_count = product_count = 0
+    for product in rng.permutation(len(design.products)):
+        if row_count >= design.spec.pooled_rows:
+            break
+        for number, index in enumerate(indexes):
+            sample = sample_product(design, index, int(product), number)
+            log_prior = np.log(design.prior_days(index, int(product)))
+            blocks.append(sample.x)
+            priors.append(np.broadcast_to(log_prior, (len(sample.x), len(log_prior))))
+            labels.append(sample.bought)
+            weights.append(sample.weight)
+            row_count += len(sample.x)
+        product_count += 1
+    x, weight = np.concatenate(blocks), np.concatenate(weights)
+    mean = np.average(x, axis=0, weights=weight)
+    deviation = np.sqrt(np.average((x - mean) ** 2, axis=0, weights=weight))
+    deviation[deviation == 0.0] = 1.0
+    columns = np.column_stack([(x - mean) / deviation, np.concatenate(priors)])
+    # The mean weight of a row becomes 1, so that C means the same for every sampling rate.
+    model = LogisticRegression(C=10.0, max_iter=1_000)
+    model.fit(columns, np.concatenate(labels), sample_weight=weight / weight.mean())
+    width = x.shape[1]
+    return PooledModel(
+        intercept=float(model.intercept_[0]),
+        coefficients=model.coef_[0, :width].copy(),
+        prior_coefficients=model.coef_[0, width:].copy(),
+        mean=mean,
+        deviation=deviation,
+        row_count=row_count,
+        product_count=product_count,
+    )
