@@ -223,7 +223,7 @@ def test_the_order_and_the_layout_of_the_input_do_not_matter(world: World, seed:
     rng = np.random.default_rng(seed)
     other = Base.from_tables(
         rearranged(world.indicator_table(), rng),
-        as_of=AS_OF,
+        as_of=world.base.as_of,
         attributes=rearranged(world.attribute_table(), rng),
         facts=rearranged(world.fact_table(), rng),
     )
@@ -261,12 +261,18 @@ def test_a_base_reads_back_as_it_was_written(
         {"attributes": ATTRIBUTES.drop_columns("age")},
         {"facts": FACTS.slice(1)},
         {"facts": FACTS.append_column("count", pa.array([1, 1, 1, 1, 2]))},
-        {"as_of": date(2020, 2, 28)},
+        {"indicators": INDICATORS.replace_schema_metadata(None), "as_of": date(2020, 2, 28)},
     ],
 )
 def test_another_content_has_another_digest(base: Base, change: dict[str, Any]) -> None:
     given = {"indicators": INDICATORS, "attributes": ATTRIBUTES, "facts": FACTS, "as_of": AS_OF}
     assert Base.from_tables(**{**given, **change}).digest != base.digest
+
+
+def test_a_day_other_than_that_of_the_indicators_is_refused() -> None:
+    with pytest.raises(InputError, match="computed as of 2020-02-29") as caught:
+        Base.from_tables(INDICATORS, as_of=date(2020, 2, 28))
+    assert caught.value.field == "as_of"
 
 
 def test_a_base_is_not_overwritten_unless_asked(base: Base, tmp_path: Path) -> None:

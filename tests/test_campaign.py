@@ -196,6 +196,11 @@ def test_an_order_that_names_no_capability_is_refused(
     assert type(caught.value) is kind
 
 
+def test_a_value_of_just_the_minimum_is_worth_a_contact() -> None:
+    run = run_campaigns(small([1.0], policy={"ev_min": 3.0}).engine(), share=1.0)
+    assert run.expected_value.tolist() == [4.0, 3.0]
+
+
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.0000001, float("nan"), float("inf")])
 def test_a_share_outside_its_bounds_is_refused(share: float) -> None:
     with pytest.raises(InputError, match=r"\(0, 1\]") as caught:

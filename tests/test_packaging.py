@@ -73,7 +73,7 @@ def test_the_wheel_holds_the_package_and_no_sources_of_the_core(wheel: Path) -> 
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert any(re.fullmatch(r"visavis/_kernel\.cpython-.*\.so", name) for name in names)
-    assert {"visavis/py.typed", "visavis/_kernel.pyi", "visavis/demo_policy.toml"} <= set(names)
+    assert {"visavis/py.typed", "visavis/_kernel.pyi", "visavis/demo/policy.toml"} <= set(names)
     wrong = [name for name in names if name.endswith((".cpp", ".h", ".pyx", ".c"))]
     assert wrong == []
     tops = {name.partition("/")[0] for name in names}

@@ -11,17 +11,23 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from visavis import store
-from visavis.errors import CorruptionError, InputError
+from visavis.errors import CorruptionError, InputError, StorageError
 from visavis.store import (
+    check_writable,
     file_digest,
     json_bytes,
     new_folder,
+    read_bytes,
     read_json,
+    read_parquet,
     write_bytes,
     write_json,
+    write_parquet,
 )
 
 
@@ -64,7 +70,7 @@ def test_a_write_that_fails_keeps_the_old_content_and_no_leftovers(
     path = tmp_path / "file"
     write_bytes(path, b"old")
     failing = mock.patch.object(store.os, step, side_effect=OSError("no space"))
-    with failing, pytest.raises(OSError, match="no space"):
+    with failing, pytest.raises(StorageError, match="file cannot be written: no space"):
         write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["file"]
@@ -72,7 +78,7 @@ def test_a_write_that_fails_keeps_the_old_content_and_no_leftovers(
 
 def test_a_write_over_a_folder_fails_without_leftovers(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(OSError, match="folder"):
+    with pytest.raises(StorageError, match="folder cannot be written: Is a directory"):
         write_bytes(tmp_path / "folder", b"new")
     assert names(tmp_path) == ["folder"]
 
@@ -92,6 +98,100 @@ def test_readers_never_see_a_part_of_a_file(tmp_path: Path) -> None:
         write_bytes(path, contents[turn % 2])
     reader.join()
     assert set(seen) <= set(contents)
+
+
+def test_a_table_is_written_whole_with_checksums_and_comes_back(tmp_path: Path) -> None:
+    table = pa.table({"x": [1, 2]}).replace_schema_metadata({"visavis.notice": "drawn"})
+    path = tmp_path / "x=1" / "table.parquet"
+    write_parquet(path, table)
+    assert names(path.parent) == ["table.parquet"]
+    assert mode(path) == 0o644
+    back = read_parquet(path)
+    assert back.equals(table, check_metadata=True), "its folder's name adds no column"
+    assert pq.read_table(path, page_checksum_verification=True, partitioning=None).equals(table)
+
+
+def test_a_table_that_fails_half_way_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+    write_parquet(path, pa.table({"x": [1]}))
+
+    def fail(_: pa.Table, stream: Any, **__: object) -> None:
+        stream.write(b"PAR1")
+        raise OSError(28, "No space left on device")
+
+    failing = mock.patch.object(pq, "write_table", fail)
+    with failing, pytest.raises(StorageError, match="No space left on device") as caught:
+        write_parquet(path, pa.table({"x": [2]}))
+    assert caught.value.path == str(path)
+    assert read_parquet(path).to_pydict() == {"x": [1]}
+    assert names(tmp_path) == ["table.parquet"]
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + bytes(99) + b"PAR1", b"a,b\n1,2\n"])
+def test_what_is_no_parquet_is_wrong_input(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.parquet"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="is no Parquet") as caught:
+        read_parquet(path, field="facts")
+    assert caught.value.field == "facts"
+
+
+@pytest.mark.parametrize("read", [read_bytes, read_parquet])
+def test_what_is_not_there_is_wrong_input_and_what_refuses_is_not(tmp_path: Path, read: Any) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "none", tmp_path / "file" / "none"):
+        with pytest.raises(InputError, match="none does not exist") as caught:
+            read(path, field="--facts")
+        assert caught.value.field == "--facts"
+    with pytest.raises(InputError, match="is a folder"):
+        read(tmp_path)
+    with pytest.raises(StorageError, match="cannot be read: File name too long"):
+        read(tmp_path / ("x" * 300))
+
+
+def test_a_file_that_cannot_be_read_has_no_digest(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="none cannot be read: No such file") as caught:
+        file_digest(tmp_path / "none")
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_what_could_not_be_written_is_said_before_the_work(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "deep" / "file")
+    check_writable(tmp_path / "file")
+    assert names(tmp_path) == [], "asking leaves no trace"
+    (tmp_path / "file").write_text("")
+    check_writable(tmp_path / "file")
+    with pytest.raises(InputError, match="is a folder") as caught:
+        check_writable(tmp_path, field="--out")
+    assert caught.value.field == "--out"
+    with pytest.raises(StorageError, match="file is no folder"):
+        check_writable(tmp_path / "file" / "none" / "x")
+    with pytest.raises(StorageError, match="too long"):
+        check_writable(tmp_path / ("x" * 300))
+    refused = mock.patch.object(store.os, "access", return_value=False)
+    with refused, pytest.raises(StorageError, match="no permission to write in"):
+        check_writable(tmp_path / "new")
+
+
+@pytest.mark.parametrize("path", ["file/out", "file/deep/out", "x" * 300])
+def test_what_the_system_refuses_names_path_and_reason(tmp_path: Path, path: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=f"{path} cannot be written: "):
+        write_bytes(tmp_path / path, b"new")
+    with pytest.raises(StorageError, match=f"{path} cannot be written: "), new_folder(
+        tmp_path / path
+    ):
+        pytest.fail("the block must not run")
+
+
+def test_a_file_that_fails_inside_a_folder_leaves_no_folder(tmp_path: Path) -> None:
+    def fill() -> None:
+        with new_folder(tmp_path / "out") as folder:
+            (folder / "none" / "file").write_text("")
+
+    with pytest.raises(StorageError, match="out cannot be written: No such file"):
+        fill()
+    assert names(tmp_path) == []
 
 
 def test_json_is_canonical_and_comes_back(tmp_path: Path) -> None:
@@ -210,10 +310,10 @@ def make(path: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("replace", [False, True])
-def test_a_rename_that_fails_otherwise_is_raised_as_it_is(tmp_path: Path, replace: bool) -> None:
+def test_a_rename_that_fails_otherwise_says_why(tmp_path: Path, replace: bool) -> None:
     refused = mock.patch.object(store.Path, "rename", side_effect=PermissionError("read-only"))
     with (
-        pytest.raises(PermissionError, match="read-only"),
+        pytest.raises(StorageError, match="out cannot be written: read-only"),
         refused,
         new_folder(tmp_path / "out", replace=replace),
     ):

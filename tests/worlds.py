@@ -33,7 +33,7 @@ NAMES = (
     *("a", "B", "aa", "é", "ﬀ", "𝄞", "z", "ä", "0", "~"),
     *("a b", "e\u0301", "Z'", "\u00a0", "a-", "日"),
 )
-INDICATORS = ("visits", "spend", "Age", "élan", "𝄞", "h", "history2", "i", "zz")
+INDICATORS = ("visits", "spend", "Age", "élan", "𝄞", "h", "history2", "i", "ﬀ")
 PRODUCTS = ("tea", "milk", "thé")
 CHANNELS = ("email", "phone", "letter")
 FAMILIES = ("drinks", "other")
@@ -129,7 +129,7 @@ class World:
     def base(self) -> Base:
         return Base.from_tables(
             self.indicator_table(),
-            as_of=AS_OF,
+            as_of=min(AS_OF, self.as_of),
             attributes=self.attribute_table(),
             facts=self.fact_table(),
         )

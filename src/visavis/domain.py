@@ -12,11 +12,13 @@ from typing import Final
 from visavis.errors import InputError
 
 __all__ = [
+    "AS_OF_METADATA",
     "CONSENT_PREFIX",
     "CUSTOMER_ID",
     "EPOCH",
     "HISTORY",
     "MAGNITUDE_MAX",
+    "NOTICE_METADATA",
     "OBJECTED",
     "FactKind",
     "Link",
@@ -39,6 +41,10 @@ CONSENT_PREFIX: Final = "consent_"
 
 #: The boolean attribute that removes a customer before any score is computed.
 OBJECTED: Final = "objected"
+
+#: Schema metadata of tables: the day up to which they know, and what must be said of them.
+AS_OF_METADATA: Final = b"visavis.as_of"
+NOTICE_METADATA: Final = b"visavis.notice"
 
 #: Day 0 of every day number.
 EPOCH: Final = date(1970, 1, 1)

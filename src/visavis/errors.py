@@ -11,6 +11,7 @@
     └── SetupError (RuntimeError)        the machine or the installation lacks something
         ├── VariantError                 a kernel variant that this processor cannot run
         ├── ExtraError                   an optional dependency that is not installed
+        ├── StorageError                 a file that could not be read or written
         └── CorruptionError              stored bytes do not fit their digest
 
 ``InputError`` names the *field* and, where there is one, the *row* (0-based, in the order of the
@@ -28,6 +29,7 @@ __all__ = [
     "RuleError",
     "SchemaError",
     "SetupError",
+    "StorageError",
     "VariantError",
     "VisavisError",
 ]
@@ -150,6 +152,23 @@ class ExtraError(SetupError):
         self.package = package
         self.extra = extra
         super().__init__(f"{package} is not installed: pip install 'visavis[{extra}]'")
+
+
+class StorageError(SetupError):
+    """A file or folder could not be read or written.
+
+    Parameters
+    ----------
+    reason : str
+        What went wrong, as a clause: ``"cannot be written: No space left on device"``.
+    path : object
+        The file or folder; its text is kept.
+    """
+
+    def __init__(self, reason: str, *, path: object = None) -> None:
+        self.reason = reason
+        self.path = None if path is None else str(path)
+        super().__init__(reason if path is None else f"{path} {reason}")
 
 
 class CorruptionError(SetupError):

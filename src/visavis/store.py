@@ -1,7 +1,8 @@
 """Every file operation of visavis, in one place: digests, atomic files, create-only folders.
 
 A folder is written beside its final place and renamed into it when everything in it is on disk, so
-that a reader sees the whole or nothing.
+that a reader sees the whole or nothing. A path that is not there is wrong input; whatever else the
+system refuses is a `StorageError` that names the path and the reason.
 """
 
 from __future__ import annotations
@@ -16,11 +17,25 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from visavis.errors import CorruptionError, InputError
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-__all__ = ["file_digest", "json_bytes", "new_folder", "read_json", "write_bytes", "write_json"]
+from visavis.errors import CorruptionError, InputError, StorageError
+
+__all__ = [
+    "check_writable",
+    "file_digest",
+    "json_bytes",
+    "new_folder",
+    "read_bytes",
+    "read_json",
+    "read_parquet",
+    "write_bytes",
+    "write_json",
+    "write_parquet",
+]
 
 _CHUNK_BYTES = 1 << 20
 
@@ -28,42 +43,42 @@ _CHUNK_BYTES = 1 << 20
 _IN_THE_WAY = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
+@contextmanager
+def _named(path: Path, done: str) -> Iterator[None]:
+    """Turn what the system refuses into an error that says what was to be `done` to `path`."""
+    try:
+        yield
+    except OSError as error:
+        reason = f"cannot be {done}: {error.strerror or error}"
+        raise StorageError(reason, path=path) from error
+
+
 def file_digest(path: Path) -> str:
     """The sha256 of a file's bytes, in hex."""
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
+    with _named(path, "read"), path.open("rb") as stream:
         while chunk := stream.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        # mkstemp makes files private; results are for everybody whom the folder lets in.
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
+def read_bytes(path: Path, *, field: str = "path") -> bytes:
+    """Read a whole file.
 
-
-def write_json(path: Path, content: Any) -> None:
-    """Write `json_bytes` with `write_bytes`."""
-    write_bytes(path, json_bytes(content))
-
-
-def json_bytes(content: Any) -> bytes:
-    """Canonical JSON: sorted keys, two spaces, UTF-8, no NaN, one newline at the end."""
-    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return (text + "\n").encode()
+    Raises
+    ------
+    InputError
+        If there is no such file, or a folder in its place; of `field`.
+    StorageError
+        If it cannot be read.
+    """
+    with _named(path, "read"):
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise InputError(f"{path} does not exist", field=field) from None
+        except IsADirectoryError:
+            raise InputError(f"{path} is a folder", field=field) from None
 
 
 def read_json(path: Path) -> Any:
@@ -73,15 +88,112 @@ def read_json(path: Path) -> Any:
     ------
     InputError
         If there is no such file.
+    StorageError
+        If it cannot be read.
     CorruptionError
         If it is no JSON.
     """
+    content = read_bytes(path)
     try:
-        return json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path} does not exist", field="path") from None
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise CorruptionError(f"{path} is damaged: {error}") from None
+
+
+def read_parquet(path: Path, *, field: str = "path") -> pa.Table:
+    """Read one Parquet file; the names of its folders add no columns.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is no Parquet; of `field`.
+    StorageError
+        If it cannot be read.
+    """
+    with _named(path, "read"):
+        if path.is_dir():
+            raise InputError(f"{path} is a folder", field=field)
+        try:
+            with pq.ParquetFile(path) as source:
+                return source.read()
+        except (FileNotFoundError, NotADirectoryError):
+            raise InputError(f"{path} does not exist", field=field) from None
+        except (OSError, pa.ArrowException) as error:
+            # What is wrong inside a file comes without a number of the system.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise InputError(f"{path} is no Parquet that can be read: {error}", field=field) from (
+                error
+            )
+
+
+def check_writable(path: Path, *, field: str = "path") -> None:
+    """Say before long work, rather than behind it, that no file could be written at `path`.
+
+    Raises
+    ------
+    InputError
+        If a folder stands there; of `field`.
+    StorageError
+        If its folder is none, or may not be written.
+    """
+    with _named(path, "written"):
+        if path.is_dir():
+            raise InputError(f"{path} is a folder", field=field)
+        folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{folder} is no folder")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, f"no permission to write in {folder}")
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A stream whose content stands at `path` when the block ends, or never, and on disk."""
+    with _named(path, "written"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            # mkstemp makes files private; results are for everybody whom the folder lets in.
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new one, never a part.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be written.
+    """
+    with _replacing(path) as stream:
+        stream.write(content)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `json_bytes` with `write_bytes`."""
+    write_bytes(path, json_bytes(content))
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """Write a table as Parquet, its pages with checksums, as `write_bytes` writes."""
+    with _replacing(path) as stream:
+        pq.write_table(table, stream, write_page_checksum=True)
+
+
+def json_bytes(content: Any) -> bytes:
+    """Canonical JSON: sorted keys, two spaces, UTF-8, no NaN, one newline at the end."""
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode()
 
 
 @contextmanager
@@ -99,24 +211,27 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     ------
     InputError
         If `path` exists and may not be replaced.
+    StorageError
+        If it, or a file in it, cannot be written.
     """
-    _refuse_existing(path, replace)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    staging.chmod(0o755)
-    try:
-        yield staging
-        for written in staging.rglob("*"):
-            if written.is_dir():
-                _sync_folder(written)
-            else:
-                _sync_file(written)
-        _sync_folder(staging)
-        _put_in_place(staging, path, replace)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
-    _sync_folder(path.parent)
+    with _named(path, "written"):
+        _refuse_existing(path, replace)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        try:
+            staging.chmod(0o755)
+            yield staging
+            for written in staging.rglob("*"):
+                if written.is_dir():
+                    _sync_folder(written)
+                else:
+                    _sync_file(written)
+            _sync_folder(staging)
+            _put_in_place(staging, path, replace)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        _sync_folder(path.parent)
 
 
 def _put_in_place(staging: Path, path: Path, replace: bool) -> None:

@@ -24,7 +24,7 @@ from visavis.base.door import (
 )
 from visavis.catalog.door import one_array
 from visavis.digest import canonical_digest
-from visavis.domain import CUSTOMER_ID, parse_date
+from visavis.domain import AS_OF_METADATA, CUSTOMER_ID, NOTICE_METADATA, parse_date
 from visavis.errors import CorruptionError, InputError, NotFoundError
 from visavis.store import file_digest, json_bytes, new_folder, read_json, write_json
 
@@ -92,6 +92,10 @@ class Base:
         """
         day = parse_date(as_of, field="as_of")
         ids = check_customer_ids(indicators, "indicators")
+        known = (indicators.schema.metadata or {}).get(AS_OF_METADATA)
+        if known is not None and known.decode() != day.isoformat():
+            reason = f"is {day}, but the indicators were computed as of {known.decode()}"
+            raise InputError(reason, field="as_of")
         if not len(ids):
             raise InputError("must hold at least one customer", field="indicators")
         order = pc.sort_indices(ids).to_numpy()
@@ -117,6 +121,15 @@ class Base:
     def customer_count(self) -> int:
         """How many customers the base holds."""
         return len(self.customer_ids)
+
+    @property
+    def notice(self) -> str | None:
+        """What must stand wherever results of this base are shown; None if nothing must.
+
+        It travels in the metadata of the indicators' schema, under ``visavis.notice``.
+        """
+        said = (self.indicator_schema.metadata or {}).get(NOTICE_METADATA)
+        return None if said is None else said.decode()
 
     @cached_property
     def indicator_names(self) -> tuple[str, ...]:

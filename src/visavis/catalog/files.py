@@ -32,7 +32,7 @@ from visavis.catalog.schema import (
 )
 from visavis.domain import parse_date
 from visavis.errors import InputError, SchemaError
-from visavis.store import write_bytes
+from visavis.store import read_bytes, write_bytes
 
 __all__ = ["read_table", "table_of_rows", "write_table"]
 
@@ -51,9 +51,11 @@ def read_table(path: str | os.PathLike[str]) -> pa.Table:
     Raises
     ------
     InputError
-        If the file cannot be read, or is not what its suffix says.
+        If there is no such file, or it is not what its suffix says.
+    StorageError
+        If the system refuses to read it.
     """
-    file = Path(path)
+    file = _path(path)
     readers = {
         ".parquet": _read_parquet,
         ".csv": _read_csv,
@@ -64,9 +66,18 @@ def read_table(path: str | os.PathLike[str]) -> pa.Table:
     if reader is None:
         raise InputError(f"must end in {', '.join(readers)}, got {file.name!r}", field="path")
     try:
-        return reader(file)
-    except (OSError, UnicodeError, pa.ArrowException, tomllib.TOMLDecodeError) as error:
+        return reader(read_bytes(file))
+    except (
+        *(OSError, UnicodeError, RecursionError),
+        *(pa.ArrowException, tomllib.TOMLDecodeError),
+    ) as error:
         raise InputError(f"cannot read {file}: {error}", field="path") from error
+
+
+def _path(given: object) -> Path:
+    if not isinstance(given, (str, os.PathLike)):
+        raise InputError(f"must be a path, got {_got(given)}", field="path")
+    return Path(given)
 
 
 def write_table(table: pa.Table, path: str | os.PathLike[str]) -> None:

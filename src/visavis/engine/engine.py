@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from datetime import date
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,9 @@ from visavis.policy import Policy, control_marks
 
 __all__ = ["Engine", "audience", "explain", "match"]
 
+#: More threads than any machine has processors are a mistake, and each would get its own block.
+THREADS_MAX: Final = 1_024
+
 T = TypeVar("T")
 
 
@@ -38,7 +41,8 @@ class Engine:
     catalog : Catalog
     policy : Policy
     as_of : date or str, optional
-        The day that validity, cool-downs, date rules and decay refer to; default: the base's.
+        The day that validity, cool-downs, date rules and decay refer to, not before the base's,
+        which is the default.
     threads : int, optional
         Default: the processors that this process may use.
     variant : str, optional
@@ -64,9 +68,16 @@ class Engine:
         self.catalog = catalog
         self.policy = policy
         self.as_of = base.as_of if as_of is None else parse_date(as_of, field="as_of")
+        if self.as_of < base.as_of:
+            # The indicators know the days up to the base's: an earlier match would see the future.
+            raise InputError(
+                f"{self.as_of} lies before the base's as_of, {base.as_of}", field="as_of"
+            )
         self.threads = (
             len(os.sched_getaffinity(0)) if threads is None else check_count(threads, "threads", 1)
         )
+        if self.threads > THREADS_MAX:
+            raise LimitError(f"must be at most {THREADS_MAX}, got {threads}", field="threads")
         self.variant = kernel.choose_variant(variant)
         self.gates = Gates.compile(catalog, policy, base.attributes.schema)
         #: The catalog's weights in the order of the base's indicators, (m, d) float32.
@@ -186,6 +197,8 @@ class Engine:
 
         Raises
         ------
+        InputError
+            If one is no row of the base, or belongs to a customer who objected.
         LimitError
             If rows × capabilities exceed 2^26.
         """
@@ -198,6 +211,11 @@ class Engine:
         if outside.any():
             row = int(np.argmax(outside))
             raise InputError("is no row of the base", field="customer_index", row=row)
+        objected = self.base.attributes[OBJECTED].to_numpy()[rows].astype(np.bool_)
+        if objected.any():
+            row = int(np.argmax(objected))
+            reason = "the customer objected: no score may exist"
+            raise InputError(reason, field="customer_index", row=row)
         # Asked before the copies below are made, which would be as large.
         if len(rows) * self.catalog.capability_count > kernel.DENSE_PAIRS_MAX:
             raise LimitError(

@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from visavis.domain import CUSTOMER_ID, day_number, parse_date
+from visavis.domain import AS_OF_METADATA, CUSTOMER_ID, day_number, parse_date
 from visavis.errors import InputError, LimitError, SchemaError
 from visavis.indicators.days import CustomerDays, evaluate
 from visavis.indicators.events import EventLedger, Resources, open_ledger
@@ -51,7 +51,6 @@ BLOCK_CELLS: Final = 4_000_000
 _FLOAT32_TINY: Final = float(np.finfo(np.float32).tiny)
 
 _DEFINITION: Final = b"visavis.indicator"
-_AS_OF: Final = b"visavis.as_of"
 _SPEC_DIGEST: Final = b"visavis.spec_digest"
 
 
@@ -110,7 +109,7 @@ class Indicators:
         for definition in self.definitions:
             meaning = {_DEFINITION: json.dumps(asdict(definition), ensure_ascii=False)}
             fields.append(pa.field(definition.name, pa.float32(), nullable=False, metadata=meaning))
-        metadata = {_AS_OF: self.as_of.isoformat(), _SPEC_DIGEST: self.spec_digest}
+        metadata = {AS_OF_METADATA: self.as_of.isoformat(), _SPEC_DIGEST: self.spec_digest}
         columns = [pa.array(np.ascontiguousarray(column)) for column in self.matrix.T]
         return pa.Table.from_arrays(
             [self.customer_ids, *columns], schema=pa.schema(fields, metadata=metadata)
@@ -128,7 +127,7 @@ class Indicators:
             If ids are not sorted without duplicates, or a value is null or not finite.
         """
         metadata = table.schema.metadata or {}
-        for key in (_AS_OF, _SPEC_DIGEST):
+        for key in (AS_OF_METADATA, _SPEC_DIGEST):
             if key not in metadata:
                 raise SchemaError("no such metadata", field=key.decode())
         if table.column_names[:1] != [CUSTOMER_ID] or table.schema.types[0] != pa.string():
@@ -142,7 +141,7 @@ class Indicators:
             if position:
                 definitions.append(_read_definition(column))
                 matrix[:, position - 1] = _finite(table.column(position), column.name)
-        as_of = parse_date(metadata[_AS_OF].decode(), field="as_of")
+        as_of = parse_date(metadata[AS_OF_METADATA].decode(), field="as_of")
         return cls(ids, matrix, tuple(definitions), as_of, metadata[_SPEC_DIGEST].decode())
 
     def write(self, path: str | Path) -> None:

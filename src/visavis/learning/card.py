@@ -75,7 +75,7 @@ def _sources(provenance: dict[str, Any]) -> list[str]:
         *(_window_row(window) for window in provenance["windows"]),
         "",
         f"Declared catalog {short['catalog']}, spec {short['spec']}, base {short['base']}, score",
-        f"contract {provenance['kernel_contract']}. Features end at each cut, labels begin after it.",
+        f"contract {provenance['kernel_contract']}. Features end at each cut, labels begin after.",
         "",
     ]
 
@@ -120,10 +120,7 @@ def _validation(validation: dict[str, Any]) -> list[str]:
         "",
         "| pull toward the pooled model | log-loss |",
         "|---|---|",
-        *(
-            f"| {each['ridge']} | {each['log_loss']:.6f} |"
-            for each in validation["log_loss_by_ridge"]
-        ),
+        *(_ridge_row(each) for each in validation["log_loss_by_ridge"]),
         "",
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable
-from typing import Final, TypeAlias, Union
+from typing import Final, TypeAlias
 
 __all__ = ["Child", "Markup", "element", "fragment", "name"]
 
@@ -17,7 +17,7 @@ class Markup(str):
 
 
 #: What may stand inside an element; None stands for nothing.
-Child: TypeAlias = Union[str, int, float, None, Iterable["Child"]]
+Child: TypeAlias = str | int | float | None | Iterable["Child"]
 
 #: Elements that have no end.
 _VOID: Final = frozenset({"br", "col", "hr", "link", "meta"})
