@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from visavis.catalog import Catalog, nested
-from visavis.errors import InputError, LimitError, SchemaError
+from visavis.errors import InputError, LimitError, SchemaError, StorageError
 
 INF, NAN = float("inf"), float("nan")
 
@@ -242,20 +242,23 @@ def test_malformed_arrow_data_is_refused():
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("none.parquet", None, "cannot read"),
+        ("none.parquet", None, "does not exist"),
         ("x.xlsx", b"", "must end in .parquet"),
-        ("x.parquet", b"PAR1", "cannot read"),
-        ("x.csv", b"", "cannot read"),
-        ("x.csv", b"id,product,channel,weights\na,b\n", "cannot read"),
+        ("x.parquet", b"PAR1", "cannot be read"),
+        ("x.csv", b"", "cannot be read"),
+        ("x.csv", b"id,product,channel,weights\na,b\n", "cannot be read"),
         ("x.csv", b"id,product,channel,weights,id\na,b,c,{},d\n", "more than once"),
         ("x.csv", b"id,product,channel,weights\n", "at least one capability"),
         ("x.csv", b"id,product,channel,weights,value\na,b,c,{},1_000\n", "must be a number"),
-        ("x.csv", b"id,product,channel,weights\n\xff,b,c,{}\n", "cannot read"),
+        ("x.csv", b"id,product,channel,weights\n\xff,b,c,{}\n", "cannot be read"),
         ("x.jsonl", b"", "at least one capability|no such column"),
         ("x.jsonl", b"[1]\n", "must be an object"),
-        ("x.jsonl", b"\xff\n", "cannot read"),
+        ("x.jsonl", b"\xff\n", "cannot be read"),
         ("x.jsonl", b"{\n", "is no JSON"),
-        ("x.toml", b"a = ", "cannot read"),
+        ("x.toml", b"a = ", "cannot be read"),
+        ("x.toml", b"a = " + b"[" * 100_000, "cannot be read"),
+        ("x.toml", b"a = " + b"1" * 5_000, "cannot be read"),
+        ("x.toml", b"a = '\xff'", "cannot be read"),
         ("x.toml", b"capability = 5", "array of tables"),
         ("x.toml", b"[[capabilities]]\nid = 'a'", r"holds \[\[capability\]\] only"),
         ("x.toml", b"", "at least one capability|no such column"),
@@ -271,5 +274,30 @@ def test_a_file_that_is_no_catalog_is_refused(name, content, reason, tmp_path):
 
 def test_an_unwritable_path_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write"):
+    with pytest.raises(StorageError, match="cannot be written"):
         Catalog.from_rows([FULL, row(id="a")]).write(tmp_path / "file" / "catalog.jsonl")
+
+
+def test_a_folder_or_no_path_at_all_is_refused(tmp_path):
+    (tmp_path / "catalog.parquet").mkdir()
+    with pytest.raises(InputError, match="is a folder"):
+        Catalog.read(tmp_path / "catalog.parquet")
+    with pytest.raises(InputError, match="must be a path, got int 5"):
+        Catalog.read(5)
+
+
+@pytest.mark.parametrize(
+    ("columns", "field"),
+    [
+        ({"customer_id": ["ann"], "kind": ["bought"]}, "customer_id"),
+        ({"id": ["a"], "product": ["p"], "channel": ["c"]}, "weights"),
+        ({"id": ["a"], "product": ["p"], "channel": ["c"], "weights": [1.0]}, "weights"),
+        ({"id": ["a"], "product": ["p"], "channel": ["c"], "weights": [[1.0]]}, "weights"),
+    ],
+)
+def test_a_parquet_file_of_something_else_is_refused_by_its_column(columns, field, tmp_path):
+    path = tmp_path / "facts.parquet"
+    pq.write_table(pa.table(columns), path)
+    with pytest.raises(SchemaError) as caught:
+        Catalog.read(path)
+    assert caught.value.field == field

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from visavis.errors import InputError, SchemaError
+from visavis.errors import InputError, SchemaError, StorageError
 from visavis.kernel import Limits
 from visavis.policy import Exclusions, Policy, control_marks
 
@@ -138,17 +138,68 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_field(
 
 
 @pytest.mark.parametrize(
-    ("given", "field"),
+    ("given", "field", "reason"),
     [
-        ({"kk": 1}, "kk"),
-        ({"capacity": 3}, "capacity"),
-        ({"exclusions": {"product": ["tea"]}}, "exclusions.product"),
+        ({"kk": 1}, "kk", "is not a key of a policy; did you mean 'k'?"),
+        ({"capacity": 3}, "capacity", "is not a key of a policy"),
+        ({"self": 1}, "self", "is not a key of a policy"),
+        ({"values": 1}, "values", "is not a key of a policy"),
+        ({"{k_}": 1}, "{k_}", "is not a key of a policy"),
+        (
+            {"exclusions": {"product": ["tea"]}},
+            "exclusions.product",
+            "is not a key of the exclusions of a policy; did you mean 'products'?",
+        ),
+        (
+            {"exclusions": {"self": ["a"]}},
+            "exclusions.self",
+            "is not a key of the exclusions of a policy",
+        ),
+        ({"exclusions": {1: ["a"]}}, "exclusions.1", "is not a key of the exclusions of a policy"),
     ],
 )
-def test_a_key_that_no_policy_has_is_refused(given: dict[str, Any], field: str) -> None:
+def test_a_key_that_no_policy_has_is_refused(
+    given: dict[str, Any], field: str, reason: str
+) -> None:
     with pytest.raises(SchemaError) as caught:
         Policy(**given)
     assert caught.value.field == f"policy.{field}"
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"k": 0}, "policy.k: must be at least 1, got 0"),
+        ({"k": 1001}, "policy.k: must be at most 1000, got 1001"),
+        ({"k": "5"}, "policy.k: must be an integer, got '5'"),
+        ({"ev_min": "0"}, "policy.ev_min: must be a number, got '0'"),
+        ({"control_share": 1.0}, "policy.control_share: must be below 1, got 1.0"),
+        ({"control_salt": 3}, "policy.control_salt: must be text, got 3"),
+        ({"consent_not_needed": "email"}, "policy.consent_not_needed: must be a list, got 'email'"),
+        ({"cool_down_days": 7}, "policy.cool_down_days: must be a table, got 7"),
+        ({"exclusions": 7}, "policy.exclusions: must be a table, got 7"),
+        ({"k": 10**5_000}, "policy.k: must be at most 1000, got int"),
+    ],
+)
+def test_a_refusal_is_in_words_of_ours(given: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Policy(**given)
+    assert str(caught.value) == reason
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"control_salt": "\ud800"},
+        {"consent_not_needed": ["\ud800"]},
+        {"cool_down_days": {"\ud800": 1}},
+        {"exclusions": {"customers": ["\ud800"]}},
+    ],
+)
+def test_text_that_has_no_bytes_is_refused_before_a_digest_needs_them(given: Any) -> None:
+    with pytest.raises(InputError, match=r"UTF-8 can hold, got '\\ud800'"):
+        Policy(**given)
 
 
 @pytest.mark.parametrize(
@@ -162,6 +213,10 @@ def test_a_key_that_no_policy_has_is_refused(given: dict[str, Any], field: str) 
         ("[cool_down_days]\nemail = 0", "policy.cool_down_days.email"),
         ("k = ", "policy"),
         ("k = 1\nk = 2", "policy"),
+        ("self = 1", "policy.self"),
+        ("[exclusions]\nself = ['a']", "policy.exclusions.self"),
+        ("k = " + "1" * 5_000, "policy"),
+        ("k = " + "[" * 100_000, "policy"),
     ],
 )
 def test_a_wrong_file_is_refused_by_the_name_of_its_key(
@@ -183,6 +238,13 @@ def test_what_is_no_policy_file_is_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=reason) as caught:
             Policy.read(path)
         assert caught.value.field == "policy"
+    wrong: Any
+    for wrong in (5, None, b"policy.toml"):
+        with pytest.raises(InputError, match="must be a path") as caught:
+            Policy.read(wrong)
+        assert caught.value.field == "policy"
+    with pytest.raises(StorageError, match="cannot be read: File name too long"):
+        Policy.read(tmp_path / ("x" * 300))
 
 
 def test_a_policy_does_not_change() -> None:

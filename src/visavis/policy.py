@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, NoReturn
 
@@ -12,16 +14,41 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from visavis.catalog.schema import did_you_mean
 from visavis.errors import InputError, SchemaError
 from visavis.kernel import Limits
-from visavis.store import json_bytes
+from visavis.store import json_bytes, read_bytes
 
 __all__ = ["Exclusions", "Policy", "control_marks"]
 
 K_MAX: Final = 1_000
 
+#: What pydantic found, in words of ours; the bounds come with the error.
+_REASONS: Final = {
+    "dict_type": "must be a table",
+    "float_type": "must be a number",
+    "greater_than_equal": "must be at least {ge:g}",
+    "int_type": "must be an integer",
+    "less_than": "must be below {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "model_type": "must be a table",
+    "string_type": "must be text",
+    "tuple_type": "must be a list",
+}
+
+
+def _encodable(text: str) -> str:
+    # Names end in digests, and those are of UTF-8 bytes.
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be text that UTF-8 can hold") from None
+    return text
+
+
 _Count = Annotated[int, Field(strict=True, ge=1, le=K_MAX)]
 _Days = Annotated[int, Field(strict=True, ge=1, le=3_660)]
+_Text = Annotated[str, AfterValidator(_encodable)]
 
 
 class _FrozenDict(dict[str, int]):
@@ -45,17 +72,40 @@ class _Checked(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     field_prefix: ClassVar[str] = "policy"
+    called: ClassVar[str] = "a policy"
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         try:
             super().__init__(**_tuples(values))
         except ValidationError as error:
-            first = error.errors()[0]
-            where = [str(part) for part in first["loc"] if part != "[key]"]
-            field = ".".join(where) or type(self).__name__
-            kind = SchemaError if first["type"] in ("extra_forbidden", "missing") else InputError
-            reason = f"{first['msg']}, got {first['input']!r}"
-            raise kind(reason, field=f"{self.field_prefix}.{field}") from None
+            raise self._refusal(error.errors(include_url=False)[0]) from None
+
+    @classmethod
+    def _refusal(cls, found: Mapping[str, Any]) -> InputError:
+        """The error of ours for the first that pydantic found."""
+        where = [str(part) for part in found["loc"] if part != "[key]"]
+        field = ".".join([cls.field_prefix, *where])
+        if found["type"] == "extra_forbidden":
+            return cls._no_such_key(where[-1])
+        context = found.get("ctx", {})
+        # What a validator of ours raised comes with its own words.
+        reason = str(context.get("error", found["msg"]))
+        if found["type"] in _REASONS:
+            reason = _REASONS[found["type"]].format(**context)
+        return InputError(f"{reason}, got {_shown(found['input'])}", field=field)
+
+    @classmethod
+    def _no_such_key(cls, name: object) -> SchemaError:
+        reason = f"is not a key of {cls.called}{did_you_mean(str(name), cls.model_fields)}"
+        return SchemaError(reason, field=f"{cls.field_prefix}.{name}")
+
+
+def _shown(given: object) -> str:
+    try:
+        return f"{given!a:.60}"
+    except ValueError:
+        # Python writes no integer of thousands of digits.
+        return type(given).__name__
 
 
 class Exclusions(_Checked):
@@ -68,12 +118,13 @@ class Exclusions(_Checked):
     """
 
     field_prefix: ClassVar[str] = "policy.exclusions"
+    called: ClassVar[str] = "the exclusions of a policy"
 
-    customers: tuple[str, ...] = ()
-    capabilities: tuple[str, ...] = ()
-    products: tuple[str, ...] = ()
-    channels: tuple[str, ...] = ()
-    families: tuple[str, ...] = ()
+    customers: tuple[_Text, ...] = ()
+    capabilities: tuple[_Text, ...] = ()
+    products: tuple[_Text, ...] = ()
+    channels: tuple[_Text, ...] = ()
+    families: tuple[_Text, ...] = ()
 
 
 class Policy(_Checked):
@@ -106,17 +157,20 @@ class Policy(_Checked):
     product_limit: _Count | None = None
     channel_limit: _Count | None = None
     family_limit: _Count | None = None
-    cool_down_days: Annotated[dict[str, _Days], AfterValidator(_FrozenDict)] = Field(
+    cool_down_days: Annotated[dict[_Text, _Days], AfterValidator(_FrozenDict)] = Field(
         default_factory=_FrozenDict
     )
-    consent_not_needed: tuple[str, ...] = ()
+    consent_not_needed: tuple[_Text, ...] = ()
     exclusions: Exclusions = Field(default_factory=Exclusions)
     control_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    control_salt: str = "visavis"
+    control_salt: _Text = "visavis"
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         exclusions = values.get("exclusions")
         if isinstance(exclusions, dict):
+            for name in exclusions:
+                if not isinstance(name, str):
+                    raise Exclusions._no_such_key(name)
             values["exclusions"] = Exclusions(**exclusions)
         super().__init__(**values)
         if self.ev_min is not None and np.isnan(self.ev_min):
@@ -128,22 +182,23 @@ class Policy(_Checked):
         return Limits(self.product_limit, self.channel_limit, self.family_limit)
 
     @classmethod
-    def read(cls, path: str | Path) -> Policy:
+    def read(cls, path: str | os.PathLike[str]) -> Policy:
         """Read a policy from TOML, one key per attribute; ``ev_min = "none"`` means no minimum.
 
         Raises
         ------
         InputError
             Naming the key.
+        StorageError
+            If the system refuses to read the file.
         """
+        if not isinstance(path, (str, os.PathLike)):
+            raise InputError(f"must be a path, got {path!r:.60}", field="policy")
         file = Path(path)
+        content = read_bytes(file, field="policy")
         try:
-            values = tomllib.loads(file.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
-            raise InputError(f"{file} does not exist", field="policy") from None
-        except IsADirectoryError:
-            raise InputError(f"{file} is a folder", field="policy") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            values = tomllib.loads(content.decode())
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{file} is no TOML: {error}", field="policy") from None
         if values.get("ev_min") == "none":
             values["ev_min"] = None

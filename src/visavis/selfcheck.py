@@ -1,67 +1,172 @@
-"""A quick check, on this machine, that every variant of the kernel computes the same bits."""
+"""A quick check, on this machine, that every variant of the kernel computes the bits it must.
+
+One small problem with history, planes, limits and all links is drawn by integer arithmetic, so that
+it is the same everywhere: numpy's own generators may change with its version. The digests of its
+answers are known; the tests derive them from the oracle of docs/score.md, not from a kernel.
+"""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
 import numpy as np
+import numpy.typing as npt
 
 from visavis import kernel
 
-__all__ = ["check_variants"]
+__all__ = ["FIELDS", "KNOWN_DIGESTS", "CheckProblem", "answer_digest", "check_problem"]
+__all__ += ["check_variants"]
+
+#: The arrays of each answer, in the order in which they enter its digest.
+FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "match": ("capability_index", "expected_value", "propensity", "opportunity_count"),
+    "audience": ("customer_index", "expected_value", "propensity", "customer_count"),
+    "scores": ("linear_predictor", "expected_value", "propensity"),
+}
+
+#: What every variant must answer; they change when docs/score.md does, and then only.
+KNOWN_DIGESTS: Final[Mapping[str, str]] = {
+    "match": "",
+    "audience": "",
+    "scores": "",
+}
+
+_CUSTOMERS: Final = 67
+_CAPABILITIES: Final = 131
+_COLUMNS: Final = 61
 
 
-def check_variants(seed: int = 0) -> dict[str, bool]:
-    """Compare each variant that this processor runs with the portable one.
+class CheckProblem(NamedTuple):
+    """The arguments of the three calls.
 
-    Parameters
+    Attributes
     ----------
-    seed : int
-        Of the random problem.
+    indicators : ndarray of shape (n, d), float32
+    weights : ndarray of shape (m, d), float32
+    bias : ndarray of shape (m,), float32
+    prices, groups : dict
+        Keywords of `kernel.pack`.
+    eligible : kernel.Eligibility
+    history : kernel.History
+    limits : kernel.Limits
+    asked : ndarray of shape (n_asked,), int32
+        The capabilities whose audiences are asked.
+    """
+
+    indicators: npt.NDArray[np.float32]
+    weights: npt.NDArray[np.float32]
+    bias: npt.NDArray[np.float32]
+    prices: dict[str, Any]
+    groups: dict[str, npt.NDArray[np.int32]]
+    eligible: kernel.Eligibility
+    history: kernel.History
+    limits: kernel.Limits
+    asked: npt.NDArray[np.int32]
+
+
+def check_problem() -> CheckProblem:
+    """The problem whose answers are known: the same bits on every machine."""
+    n, m = _CUSTOMERS, _CAPABILITIES
+    present = _drawn("present", n * m).reshape(n, m) % 20 == 0
+    entries = int(present.sum())
+    steps = np.array([-np.inf, -1.0, 2.0], dtype=np.float32)
+    return CheckProblem(
+        indicators=_fractions("indicators", n * _COLUMNS).reshape(n, _COLUMNS),
+        weights=_fractions("weights", m * _COLUMNS).reshape(m, _COLUMNS),
+        bias=_fractions("bias", m),
+        prices={
+            "value": np.array([0.0, 1.0, 5.0])[_codes("value", m, 3)],
+            "cost": np.array([-0.5, 0.0, 0.25])[_codes("cost", m, 3)],
+            "link": [("logistic", "count", "identity")[code] for code in _codes("link", m, 3)],
+        },
+        groups={
+            "product": _codes("product", m, 40),
+            "channel": _codes("channel", m, 3),
+            "family": _codes("family", m, 12),
+        },
+        eligible=kernel.Eligibility(
+            _drawn("planes", n * 2).reshape(n, 2) | _drawn("more", n * 2).reshape(n, 2),
+            _codes("plane", m, 129) - np.int32(1),
+        ),
+        history=kernel.History(
+            np.concatenate([[0], np.cumsum(present.sum(axis=1))]).astype(np.int64),
+            np.nonzero(present)[1].astype(np.int32),
+            steps[_codes("history", entries, 3)],
+        ),
+        limits=kernel.Limits(product=1, channel=3, family=2),
+        asked=np.arange(0, m, 17, dtype=np.int32),
+    )
+
+
+def check_variants() -> dict[str, bool]:
+    """Compare each variant that this processor runs with the answers that are known.
 
     Returns
     -------
     dict of str to bool
-        By variant: whether every byte of a match with history, planes and limits is the same.
+        By variant: whether every byte of a match, of audiences and of scores is as known.
     """
-    rng = np.random.default_rng(seed)
-    customers, capabilities, columns = 257, 391, 61
-    indicators = rng.normal(size=(customers, columns)).astype(np.float32)
-    panel = kernel.pack(
-        rng.normal(size=(capabilities, columns)).astype(np.float32) / 8,
-        rng.normal(size=capabilities).astype(np.float32),
-        value=rng.choice([0.0, 1.0, 5.0], capabilities),
-        cost=rng.choice([-0.5, 0.0, 0.25], capabilities),
-        link=rng.choice(["logistic", "count", "identity"], capabilities).tolist(),
-        product=rng.integers(0, 60, capabilities),
-        channel=rng.integers(0, 3, capabilities),
-        family=rng.integers(0, 12, capabilities),
-    )
-    planes = rng.integers(0, 2**63, size=(customers, 2), dtype=np.uint64)
-    eligible = kernel.Eligibility(planes, rng.integers(-1, 127, capabilities).astype(np.int32))
-    present = rng.random((customers, capabilities)) < 0.05
-    history = kernel.History(
-        np.concatenate([[0], np.cumsum(present.sum(axis=1))]).astype(np.int64),
-        np.nonzero(present)[1].astype(np.int32),
-        rng.choice([-np.inf, -1.0, 2.0], int(present.sum())).astype(np.float32),
-    )
-    answers = {
-        name: kernel.match(
-            indicators,
-            panel,
-            k=7,
-            eligible=eligible,
-            history=history,
-            limits=kernel.Limits(product=1, channel=3, family=2),
-            variant=name,
-        )
+    return {
+        name: _digests(name) == dict(KNOWN_DIGESTS)
         for name, supported in kernel.variants().items()
         if supported
     }
-    expected = answers["portable"]
-    return {name: _same_bytes(answer, expected) for name, answer in answers.items()}
 
 
-def _same_bytes(actual: kernel.MatchResult, expected: kernel.MatchResult) -> bool:
-    fields = ("capability_index", "expected_value", "propensity", "opportunity_count")
-    return all(
-        getattr(actual, field).tobytes() == getattr(expected, field).tobytes() for field in fields
+def answer_digest(call: str, answer: object) -> str:
+    """The sha256 of an answer's arrays, little-endian, row after row, in hex.
+
+    Parameters
+    ----------
+    call : str
+        ``match``, ``audience`` or ``scores``.
+    answer : object
+        Whatever has the arrays of `FIELDS` as attributes: of the kernel, or of the oracle.
+    """
+    digest = hashlib.sha256()
+    for field in FIELDS[call]:
+        array = getattr(answer, field)
+        digest.update(f"{field} {array.dtype.name} {array.shape}\n".encode())
+        # A NaN says that no score exists; which of the NaNs it is, nobody promises.
+        plain = np.where(np.isnan(array), np.nan, array) if array.dtype.kind == "f" else array
+        digest.update(np.ascontiguousarray(plain, plain.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()
+
+
+def _digests(variant: str) -> dict[str, str]:
+    problem = check_problem()
+    panel = kernel.pack(problem.weights, problem.bias, **problem.prices, **problem.groups)
+    shared: dict[str, Any] = {"history": problem.history, "variant": variant}
+    gates: dict[str, Any] = {"k": 7, "eligible": problem.eligible, **shared}
+    answers = {
+        "match": kernel.match(problem.indicators, panel, limits=problem.limits, **gates),
+        "audience": kernel.audience(
+            problem.indicators, panel, capability_index=problem.asked, **gates
+        ),
+        "scores": kernel.scores(problem.indicators, panel, **shared),
+    }
+    return {call: answer_digest(call, answer) for call, answer in answers.items()}
+
+
+def _drawn(label: str, count: int) -> npt.NDArray[np.uint64]:
+    """The first 64 bits of sha256(label, number), for every number below `count`."""
+    return np.fromiter(
+        (
+            int.from_bytes(hashlib.sha256(f"{label} {number}".encode()).digest()[:8])
+            for number in range(count)
+        ),
+        dtype=np.uint64,
+        count=count,
     )
+
+
+def _fractions(label: str, count: int) -> npt.NDArray[np.float32]:
+    """Numbers in [−1, 1) of 24 bits each: exact in float32, whatever divides them."""
+    signed = (_drawn(label, count) >> np.uint64(40)).astype(np.int64) - 2**23
+    return (signed / 2.0**23).astype(np.float32)
+
+
+def _codes(label: str, count: int, size: int) -> npt.NDArray[np.int32]:
+    return (_drawn(label, count) % np.uint64(size)).astype(np.int32)

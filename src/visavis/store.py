@@ -32,6 +32,7 @@ __all__ = [
     "read_bytes",
     "read_json",
     "read_parquet",
+    "reading",
     "write_bytes",
     "write_json",
     "write_parquet",
@@ -62,23 +63,37 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_bytes(path: Path, *, field: str = "path") -> bytes:
-    """Read a whole file.
+@contextmanager
+def reading(path: Path, *, field: str = "path") -> Iterator[None]:
+    """Turn what goes wrong when `path` is read in the block into errors that name it.
 
     Raises
     ------
     InputError
-        If there is no such file, or a folder in its place; of `field`.
+        If there is no such file, a folder in its place, or what it holds is not what it should be;
+        of `field`.
     StorageError
-        If it cannot be read.
+        If the system refuses to read it.
     """
     with _named(path, "read"):
+        # Arrow would take a folder for a data set of many files.
+        if path.is_dir():
+            raise InputError(f"{path} is a folder", field=field)
         try:
-            return path.read_bytes()
+            yield
         except (FileNotFoundError, NotADirectoryError):
             raise InputError(f"{path} does not exist", field=field) from None
-        except IsADirectoryError:
-            raise InputError(f"{path} is a folder", field=field) from None
+        except (OSError, pa.ArrowException) as error:
+            # What Arrow finds wrong inside a file comes without a number of the system.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise InputError(f"{path} cannot be read: {error}", field=field) from error
+
+
+def read_bytes(path: Path, *, field: str = "path") -> bytes:
+    """Read a whole file; errors as of `reading`."""
+    with reading(path, field=field):
+        return path.read_bytes()
 
 
 def read_json(path: Path) -> Any:
@@ -88,8 +103,6 @@ def read_json(path: Path) -> Any:
     ------
     InputError
         If there is no such file.
-    StorageError
-        If it cannot be read.
     CorruptionError
         If it is no JSON.
     """
@@ -101,30 +114,9 @@ def read_json(path: Path) -> Any:
 
 
 def read_parquet(path: Path, *, field: str = "path") -> pa.Table:
-    """Read one Parquet file; the names of its folders add no columns.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, or it is no Parquet; of `field`.
-    StorageError
-        If it cannot be read.
-    """
-    with _named(path, "read"):
-        if path.is_dir():
-            raise InputError(f"{path} is a folder", field=field)
-        try:
-            with pq.ParquetFile(path) as source:
-                return source.read()
-        except (FileNotFoundError, NotADirectoryError):
-            raise InputError(f"{path} does not exist", field=field) from None
-        except (OSError, pa.ArrowException) as error:
-            # What is wrong inside a file comes without a number of the system.
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
-            raise InputError(f"{path} is no Parquet that can be read: {error}", field=field) from (
-                error
-            )
+    """Read one Parquet file, whose folders' names add no columns; errors as of `reading`."""
+    with reading(path, field=field), pq.ParquetFile(path) as source:
+        return source.read()
 
 
 def check_writable(path: Path, *, field: str = "path") -> None:

@@ -93,8 +93,10 @@ class Base:
         day = parse_date(as_of, field="as_of")
         ids = check_customer_ids(indicators, "indicators")
         known = (indicators.schema.metadata or {}).get(AS_OF_METADATA)
-        if known is not None and known.decode() != day.isoformat():
-            reason = f"is {day}, but the indicators were computed as of {known.decode()}"
+        if known is not None and known != day.isoformat().encode():
+            reason = (
+                f"is {day}, but the indicators were computed as of {known.decode(errors='replace')}"
+            )
             raise InputError(reason, field="as_of")
         if not len(ids):
             raise InputError("must hold at least one customer", field="indicators")

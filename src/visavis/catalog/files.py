@@ -32,7 +32,7 @@ from visavis.catalog.schema import (
 )
 from visavis.domain import parse_date
 from visavis.errors import InputError, SchemaError
-from visavis.store import read_bytes, write_bytes
+from visavis.store import reading, write_bytes
 
 __all__ = ["read_table", "table_of_rows", "write_table"]
 
@@ -65,13 +65,11 @@ def read_table(path: str | os.PathLike[str]) -> pa.Table:
     reader = readers.get(file.suffix.lower())
     if reader is None:
         raise InputError(f"must end in {', '.join(readers)}, got {file.name!r}", field="path")
-    try:
-        return reader(read_bytes(file))
-    except (
-        *(OSError, UnicodeError, RecursionError),
-        *(pa.ArrowException, tomllib.TOMLDecodeError),
-    ) as error:
-        raise InputError(f"cannot read {file}: {error}", field="path") from error
+    with reading(file):
+        try:
+            return reader(file)
+        except UnicodeError as error:
+            raise InputError(f"{file} cannot be read: {error}", field="path") from error
 
 
 def _path(given: object) -> Path:
@@ -84,17 +82,20 @@ def write_table(table: pa.Table, path: str | os.PathLike[str]) -> None:
     """Write a checked catalog as Parquet, CSV or JSON lines; the suffix tells which.
 
     The file appears whole or not at all.
+
+    Raises
+    ------
+    InputError
+        If the suffix tells no format.
+    StorageError
+        If the file cannot be written.
     """
-    file = Path(path)
+    file = _path(path)
     writers = {".parquet": _parquet_bytes, ".csv": _csv_bytes, ".jsonl": _jsonl_bytes}
     writer = writers.get(file.suffix.lower())
     if writer is None:
         raise InputError(f"must end in {', '.join(writers)}, got {file.name!r}", field="path")
-    content = writer(table)
-    try:
-        write_bytes(file, content)
-    except OSError as error:
-        raise InputError(f"cannot write {file}: {error}", field="path") from error
+    write_bytes(file, writer(table))
 
 
 def table_of_rows(rows: Iterable[Mapping[str, object]]) -> pa.Table:
@@ -254,8 +255,13 @@ def _term(term: object, field: str, row: int, fail: Fail) -> dict[str, Any]:
 
 
 def _read_parquet(file: Path) -> pa.Table:
-    # Names of indicators repeat in every row: kept as codes they cost four bytes a weight.
-    with pq.ParquetFile(file, read_dictionary=["weights.key_value.key"]) as source:
+    with pq.ParquetFile(file) as source:
+        held = [source.schema.column(index).path for index in range(len(source.schema))]
+        check_names(source.schema_arrow.empty_table())
+    # Names of indicators repeat in every row: kept as codes they cost four bytes a weight. Arrow
+    # knows no such path where weights are no map, which the door refuses by name.
+    codes = [path for path in held if path == "weights.key_value.key"]
+    with pq.ParquetFile(file, read_dictionary=codes) as source:
         groups = [source.read_row_group(index) for index in range(source.num_row_groups)]
         return pa.concat_tables(groups) if groups else source.schema_arrow.empty_table()
 
@@ -373,8 +379,11 @@ def _parse_json(text: str) -> Any:
 
 
 def _read_toml(file: Path) -> pa.Table:
-    with file.open("rb") as source:
-        document = tomllib.load(source)
+    text = file.read_bytes().decode()
+    try:
+        document = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file} cannot be read: {error}", field="path") from None
     for name in document:
         if name != _TOML_KEY:
             raise SchemaError(f"a catalog holds [[{_TOML_KEY}]] only, got {name!r}", field="path")

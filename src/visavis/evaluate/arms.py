@@ -29,7 +29,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from visavis.errors import InputError
 from visavis.evaluate.scored import Float64, Group, Int64, PairScores, best_first, walk
 from visavis.evaluate.segments import segment_ranking, segments_of
 
@@ -183,7 +182,6 @@ def campaigns(
     Without a cap they all find the same heavy buyers. If the campaigns come to their end before the
     budget does, they are run again, each to those it has not reached.
     """
-    _check_share(share)
     units = _single(_popular_first(popularity))
     size = max(1, round(share * scored.customer_count))
     return _campaigns(scored, units, lambda _: _sizes(units, size), k, cap)
@@ -204,7 +202,6 @@ def campaigns_in_waves(
     campaign's next best ``share``, until the budget is spent. Campaigns reach only who is good for
     them, at the price of later waves: on the demo's data this is the better way to run A2.
     """
-    _check_share(share)
     units = _single(_popular_first(popularity))
     size = max(1, round(share * scored.customer_count))
     room, left = _Room(scored, cap), k * scored.customer_count
@@ -367,8 +364,3 @@ def _sizes(units: Sequence[Int64], size: int) -> Int64:
 
 def _popular_first(popularity: Float64) -> Int64:
     return np.argsort(-popularity, kind="stable")
-
-
-def _check_share(share: float) -> None:
-    if not 0.0 < share <= 1.0:
-        raise InputError(f"must lie in (0, 1], got {share}", field="share")

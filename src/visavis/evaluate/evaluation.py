@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -16,8 +16,8 @@ from visavis.engine import Engine
 from visavis.engine.blocks import check_count
 from visavis.errors import InputError, SchemaError
 from visavis.evaluate import arms as arm
-from visavis.evaluate.arms import Contacts
-from visavis.evaluate.metrics import COLUMNS, Interval, Resampled, Tally, rate, tally
+from visavis.evaluate.arms import CAMPAIGN_SHARE, Contacts
+from visavis.evaluate.metrics import COLUMNS, CONFIDENCE, Interval, Resampled, Tally, rate, tally
 from visavis.evaluate.outcomes import Outcomes, bought_pairs, check_popularity, popularity_of
 from visavis.evaluate.scored import By, Float64, Int64, PairScores
 from visavis.evaluate.segments import SEGMENT_COUNT
@@ -34,11 +34,11 @@ UNCAPPED: Final = "no cap"
 #: Name, label, contact policy; in the order in which they are reported.
 _ARMS: Final = {
     "A0": ("the same k to everyone", CAPPED),
-    "A1": ("campaigns, each to its best 20 %", UNCAPPED),
-    "A2": ("campaigns, each to its best 20 % with room", CAPPED),
-    "A2w": ("campaigns in waves of fixed lists", CAPPED),
+    "A1": ("campaigns, each to its best {share}", UNCAPPED),
+    "A2": ("campaigns, each to its best {share} who have room", CAPPED),
+    "A2w": ("campaigns in waves, each to fixed lists of {share}", CAPPED),
     "A3": ("equal slots per product", UNCAPPED),
-    "A4": ("equal slots per product, to those with room", CAPPED),
+    "A4": ("equal slots per product, to those who have room", CAPPED),
     "S": ("segments: the best k of the average member", CAPPED),
     "B": ("every customer's own k", CAPPED),
     "G": ("the best of all pairs", UNCAPPED),
@@ -171,6 +171,7 @@ class _Setting:
     popularity: Float64
     k: int
     cap: int
+    share: float
     seed: int
 
     @property
@@ -178,12 +179,12 @@ class _Setting:
         return self.k * self.scored.customer_count
 
     def contacts_of(self, name: str) -> Contacts:
-        scored, popularity, k = self.scored, self.popularity, self.k
+        scored, popularity, k, share = self.scored, self.popularity, self.k, self.share
         made: dict[str, Callable[[], Contacts]] = {
             "A0": lambda: arm.same_for_all(scored, popularity, k=k),
-            "A1": lambda: arm.campaigns(scored, popularity, k=k, cap=None),
-            "A2": lambda: arm.campaigns(scored, popularity, k=k, cap=k),
-            "A2w": lambda: arm.campaigns_in_waves(scored, popularity, k=k, cap=k),
+            "A1": lambda: arm.campaigns(scored, popularity, k=k, cap=None, share=share),
+            "A2": lambda: arm.campaigns(scored, popularity, k=k, cap=k, share=share),
+            "A2w": lambda: arm.campaigns_in_waves(scored, popularity, k=k, cap=k, share=share),
             "A3": lambda: arm.equal_slots(scored, popularity, k=k, cap=None),
             "A4": lambda: arm.equal_slots(scored, popularity, k=k, cap=k),
             "S": lambda: arm.segments(scored, k=k, segment_count=SEGMENT_COUNT, seed=self.seed),
@@ -192,6 +193,9 @@ class _Setting:
             "G_cap": lambda: arm.global_best(scored, k=k, cap=self.cap),
         }
         return made[name]()
+
+    def label(self, name: str) -> str:
+        return _ARMS[name][0].format(share=f"{100 * self.share:g} %")
 
     def contact_policy(self, name: str) -> str:
         if name == "G_cap" and self.cap != self.k:
@@ -207,6 +211,7 @@ def evaluate(
     by: By = "expected_value",
     arms: Sequence[str] = ARMS,
     cap: int | None = None,
+    share: float = CAMPAIGN_SHARE,
     bootstrap: int = 1_000,
     seed: int = 0,
     progress: Progress | None = None,
@@ -230,6 +235,8 @@ def evaluate(
         Some of `ARMS`.
     cap : int, optional
         The cap of arm G_cap, at least k; default: 2 k. With k, G_cap is B.
+    share : float
+        Campaigns go to their best so many of all customers, in (0, 1].
     bootstrap : int
         Draws of customers for the intervals; 0 = no intervals.
     seed : int
@@ -250,7 +257,7 @@ def evaluate(
     check_count(seed, "seed", 0)
     outcomes.check_fits(engine)
     started = time.perf_counter()
-    setting = _setting(engine, popularity, by, engine.policy.k, cap, seed)
+    setting = _setting(engine, popularity, by, engine.policy.k, cap, share, seed)
     setting.scored.prepare()
     seconds = {"scores": time.perf_counter() - started}
     return _evaluate(setting, outcomes, _check_arms(arms), bootstrap, seconds, progress)
@@ -300,9 +307,9 @@ def sensitivity(
         for window in windows:
             engine, outcomes = make_world(day, window)
             outcomes.check_fits(engine)
-            shared = _setting(engine, None, by, contacts[0], None, seed)
+            shared = _setting(engine, None, by, contacts[0], None, CAMPAIGN_SHARE, seed)
             for k in contacts:
-                setting = _Setting(shared.scored, shared.popularity, k, 2 * k, seed)
+                setting = replace(shared, k=k, cap=2 * k)
                 found = _evaluate(setting, outcomes, names, 0, {}, None)
                 rows += [
                     {
@@ -327,8 +334,11 @@ def _setting(
     by: By,
     k: int,
     cap: int | None,
+    share: float,
     seed: int,
 ) -> _Setting:
+    if not 0.0 < share <= 1.0:
+        raise InputError(f"must lie in (0, 1], got {share}", field="share")
     scored = PairScores(engine, by)
     if not scored.customer_count:
         raise InputError("leaves nobody who may be contacted", field="engine")
@@ -338,7 +348,7 @@ def _setting(
         else check_popularity(popularity, scored.capability_count)
     )
     cap = 2 * k if cap is None else check_count(cap, "cap", k)
-    return _Setting(scored, order, k, cap, seed)
+    return _Setting(scored, order, k, cap, share, seed)
 
 
 def _evaluate(
@@ -376,13 +386,12 @@ def _evaluate(
             "budget": setting.budget,
             "by": scored.by,
             "cap": setting.cap,
+            "campaign_share": setting.share,
+            "confidence": CONFIDENCE,
             "bootstrap": bootstrap,
             "seed": setting.seed,
         },
-        arms=tuple(
-            figures.of_arm(name, setting.contact_policy(name), contacts[name], tallies[name])
-            for name in names
-        ),
+        arms=tuple(figures.of_arm(setting, name, contacts[name], tallies[name]) for name in names),
         differences=tuple(
             figures.difference(name, against, setting.contact_policy(against))
             for name, others in _AGAINST.items()
@@ -401,14 +410,14 @@ class _Figures:
     place: dict[str, int]
 
     def of_arm(
-        self, name: str, contact_policy: str, contacts: Contacts, counted: Tally
+        self, setting: _Setting, name: str, contacts: Contacts, counted: Tally
     ) -> ArmFigures:
         """Everything that is said of one arm."""
         spend = self.sums.interval(lambda sums: self._column(sums, name, "cents") / 100)
         return ArmFigures(
             name=name,
-            label=_ARMS[name][0],
-            contact_policy=contact_policy,
+            label=setting.label(name),
+            contact_policy=setting.contact_policy(name),
             contacts=contacts,
             tally=counted,
             hit_rate=self.sums.interval(lambda sums: self._per_contact(sums, name, "hits")),

@@ -22,7 +22,17 @@ from visavis.evaluate.arms import Contacts
 from visavis.evaluate.outcomes import Outcomes
 from visavis.evaluate.scored import Float64, Int64
 
-__all__ = ["COLUMNS", "Interval", "Resampled", "Tally", "interval", "rate", "resample", "tally"]
+__all__ = [
+    "COLUMNS",
+    "CONFIDENCE",
+    "Interval",
+    "Resampled",
+    "Tally",
+    "interval",
+    "rate",
+    "resample",
+    "tally",
+]
 
 #: Points of a cumulative curve, the last contact included.
 CURVE_POINTS: Final = 50
@@ -30,8 +40,8 @@ CURVE_POINTS: Final = 50
 #: What is summed over customers, in this order.
 COLUMNS: Final = ("contacts", "hits", "cents", "new_hits", "new_contacts")
 
-#: Bounds of an interval.
-_QUANTILES: Final = (0.025, 0.975)
+#: How much of the bootstrap an interval holds.
+CONFIDENCE: Final = 0.95
 
 #: Drawn customers held at a time: 2^22 are 32 MiB of int64.
 _DRAWS_AT_ONCE: Final = 1 << 22
@@ -229,7 +239,8 @@ def interval(value: float, drawn: Float64) -> Interval:
     """A figure with the 95 % percentile interval of its replicates."""
     if not len(drawn):
         return Interval(value, None, None)
-    low, high = np.quantile(drawn, _QUANTILES)
+    outside = (1.0 - CONFIDENCE) / 2.0
+    low, high = np.quantile(drawn, [outside, 1.0 - outside])
     return Interval(value, float(low), float(high))
 
 

@@ -67,8 +67,8 @@ def compare_times(
     -------
     dict
         ``rounds``; ``pairs`` (customers × capabilities); ``seconds`` (median by form);
-        ``ratio_to_match`` (median of the ratios of each round, by form) and
-        ``ratio_quartiles_to_match`` (lower, upper); ``extrapolated`` (forms, and from how many
+        ``ratio_to_match`` (by form: ``value``, the median of the ratios of each round, and
+        ``low`` and ``high``, their quartiles); ``extrapolated`` (forms, and from how many
         campaigns); ``skipped`` (forms, and why); ``note``.
     """
     check_count(rounds, "rounds", 1)
@@ -108,9 +108,9 @@ def _figures(
     extrapolated = {} if ran == m else dict.fromkeys(loops, ran)
     rounds = len(measured[MATCH])
     note = (
-        f"{n:,} customers × {m:,} capabilities, medians of {rounds} rounds by turns; the match on "
-        f"{engine.threads} threads, the others as numpy and pandas thread by themselves; "
-        "preparation is charged to none."
+        f"{n:,} customers × {m:,} capabilities, medians of {rounds} rounds by turns, ratios with "
+        f"their quartiles; the match on {engine.threads} threads, the others as numpy and pandas "
+        "thread by themselves; preparation is charged to none."
     )
     if extrapolated:
         note += f" The campaign loops ran {ran:,} of {m:,} campaigns and are scaled up to all."
@@ -120,9 +120,9 @@ def _figures(
         "rounds": rounds,
         "pairs": n * m,
         "seconds": {name: float(np.median(each)) for name, each in measured.items()},
-        "ratio_to_match": {name: float(each[1]) for name, each in quartiles.items()},
-        "ratio_quartiles_to_match": {
-            name: [float(each[0]), float(each[2])] for name, each in quartiles.items()
+        "ratio_to_match": {
+            name: {"value": float(middle), "low": float(low), "high": float(high)}
+            for name, (low, middle, high) in quartiles.items()
         },
         "extrapolated": extrapolated,
         "skipped": skipped,
