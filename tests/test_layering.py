@@ -18,8 +18,10 @@ ROOT = Path(visavis.__file__).parent
 LAYERS = [
     "cli",
     "showing",
-    "words",
     "demo",
+    "report",
+    "words",
+    "evaluate",
     "campaign",
     "engine",
     "eligibility",
@@ -36,6 +38,7 @@ LAYERS = [
     "selfcheck",
     "kernel",
     "domain",
+    "terminal",
     "errors",
 ]
 

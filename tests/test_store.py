@@ -178,8 +178,9 @@ def test_what_the_system_refuses_names_path_and_reason(tmp_path: Path, path: str
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=f"{path} cannot be written: "):
         write_bytes(tmp_path / path, b"new")
-    with pytest.raises(StorageError, match=f"{path} cannot be written: "), new_folder(
-        tmp_path / path
+    with (
+        pytest.raises(StorageError, match=f"{path} cannot be written: "),
+        new_folder(tmp_path / path),
     ):
         pytest.fail("the block must not run")
 

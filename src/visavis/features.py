@@ -42,13 +42,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visavis import kernel
+from visavis.arithmetic import decay, sum_by
 
-__all__ = ["FEATURES", "FactDays", "Feature", "decay"]
+__all__ = ["FEATURES", "FactDays", "Feature"]
 
 Floats: TypeAlias = NDArray[np.float64]
-
-#: The float64 nearest to log 2.
-_LN2: Final = float.fromhex("0x1.62e42fefa39efp-1")
 
 
 class FactDays(NamedTuple):
@@ -73,45 +71,16 @@ class FactDays(NamedTuple):
     pair_count: int
 
 
-def decay(age_days: Floats, half_life_days: float) -> Floats:
-    """``2^(−age/half_life)``, computed as ``exp((−ln 2 · age) / half_life)``.
-
-    Parameters
-    ----------
-    age_days : ndarray, float64
-        Ages ≥ 0 in days.
-    half_life_days : float
-        > 0; infinity stands for no decay.
-
-    Returns
-    -------
-    ndarray, float64
-        In [0, 1]; exactly 1 at age 0 and for an infinite half-life.
-    """
-    # A tiny half-life may overflow to −inf on the way, whose exponential is the right 0.
-    with np.errstate(over="ignore"):
-        exponent = (-_LN2 * age_days) / half_life_days
-    return kernel.exp(exponent)
-
-
-def _sums(days: FactDays, addends: Floats) -> Floats:
-    """Sum the addends of each pair, strictly one after the other."""
-    if not days.pair_count:
-        return np.zeros(0)
-    sums = np.bincount(days.pair, weights=addends, minlength=days.pair_count)
-    return sums.astype(np.float64, copy=False)
-
-
 def _decayed_days(days: FactDays, half_life_days: float) -> Floats:
     """Σ over fact days of 2^(−age/half_life)."""
     weights = decay(days.age_days, half_life_days)
-    return _sums(days, weights)
+    return sum_by(days.pair, weights, days.pair_count)
 
 
 def _decayed_counts(days: FactDays, half_life_days: float) -> Floats:
     """Σ over fact days of count·2^(−age/half_life)."""
     weights = days.counts * decay(days.age_days, half_life_days)
-    return _sums(days, weights)
+    return sum_by(days.pair, weights, days.pair_count)
 
 
 def _last_decay(days: FactDays, half_life_days: float) -> Floats:
@@ -148,10 +117,9 @@ def _gaps(days: FactDays) -> tuple[Floats, Floats, Floats]:
     inner = days.pair[1:] == days.pair[:-1]
     pair = days.pair[1:][inner]
     gap = (days.age_days[:-1] - days.age_days[1:])[inner]
-    within = FactDays(pair, gap, gap, days.pair_count)
-    gap_count = _sums(within, np.ones(len(gap)))
-    mean_gap = _sums(within, gap) / np.maximum(gap_count, 1.0)
-    return gap_count, mean_gap, _sums(within, np.abs(gap - mean_gap[pair]))
+    gap_count = sum_by(pair, np.ones(len(gap)), days.pair_count)
+    mean_gap = sum_by(pair, gap, days.pair_count) / np.maximum(gap_count, 1.0)
+    return gap_count, mean_gap, sum_by(pair, np.abs(gap - mean_gap[pair]), days.pair_count)
 
 
 def _presence(days: FactDays, half_life_days: float) -> Floats:  # noqa: ARG001 - one shape for all

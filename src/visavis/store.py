@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
+import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 from visavis.errors import CorruptionError, InputError, StorageError
@@ -33,7 +34,9 @@ __all__ = [
     "read_json",
     "read_parquet",
     "reading",
+    "remove",
     "write_bytes",
+    "write_csv",
     "write_json",
     "write_parquet",
 ]
@@ -180,6 +183,18 @@ def write_parquet(path: Path, table: pa.Table) -> None:
     """Write a table as Parquet, its pages with checksums, as `write_bytes` writes."""
     with _replacing(path) as stream:
         pq.write_table(table, stream, write_page_checksum=True)
+
+
+def write_csv(path: Path, table: pa.Table) -> None:
+    """Write a table as CSV with a header, text in quotes, as `write_bytes` writes."""
+    with _replacing(path) as stream:
+        csv.write_csv(table, stream)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if it is there."""
+    with _named(path, "removed"):
+        path.unlink(missing_ok=True)
 
 
 def json_bytes(content: Any) -> bytes:

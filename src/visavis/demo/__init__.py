@@ -11,6 +11,8 @@
     dataset.py    receipts, facts, outcomes, attributes; what is simulated, and how
     declared.py   capabilities with declared weights, rules and seasons
     held_out.py   what was captured in the window after the cut
+    quality.py    do the learned propensities hold there?
+    comparison.py all arms, sensitivity, calibration, times
     run.py        the steps, timed, and run.json
 """
 

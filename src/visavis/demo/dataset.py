@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from visavis import kernel
+from visavis.arithmetic import LN2
 from visavis.domain import CUSTOMER_ID, OBJECTED, FactKind, day_number
 from visavis.errors import ExtraError
 
@@ -264,10 +265,7 @@ def _decayed_shares(
     held = code.is_valid().to_numpy(zero_copy_only=False)
     day = ordered["date"].cast(pa.int32()).to_numpy()[held]
     age = (day_number(as_of) - day).astype(np.float64)
-    weight = kernel.exp(-age * (_LN2 / HALF_LIFE_DAYS))
+    weight = kernel.exp(-age * (LN2 / HALF_LIFE_DAYS))
     total = np.bincount(code.drop_null().to_numpy(), weights=weight, minlength=len(products))
     # The last of the running sums: they run strictly one after the other.
     return np.asarray(total / np.cumsum(total)[-1])
-
-
-_LN2: Final = float.fromhex("0x1.62e42fefa39efp-1")

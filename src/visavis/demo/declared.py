@@ -13,11 +13,9 @@ from __future__ import annotations
 from datetime import date
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from visavis import kernel
+from visavis.arithmetic import LN2, log
 from visavis.catalog import Catalog
 from visavis.demo.dataset import CHANNELS, HALF_LIFE_DAYS, WINDOW_DAYS
 from visavis.domain import Link
@@ -73,9 +71,9 @@ def declare_catalog(products: pa.Table, indicator_names: tuple[str, ...]) -> Cat
         The indicators of the base: a category share is weighed where the base has it.
     """
     known = set(indicator_names)
-    window = WINDOW_DAYS * float.fromhex("0x1.62e42fefa39efp-1") / HALF_LIFE_DAYS
+    window = WINDOW_DAYS * LN2 / HALF_LIFE_DAYS
     prior = PRIOR_DAYS * products["share"].to_numpy()
-    bias = _log(prior * window)
+    bias = log(prior * window)
     rows = []
     for position, product in enumerate(products.to_pylist()):
         model = _model(product, float(prior[position]), float(bias[position]), known)
@@ -131,11 +129,3 @@ def _offer(product: dict[str, Any], channel: str, cost: float) -> dict[str, Any]
         "valid_from": valid_from,
         "valid_to": valid_to,
     }
-
-
-def _log(v: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The logarithm of positive numbers from the kernel's log1p: the same bits everywhere."""
-    above = v >= 1.0
-    larger = kernel.log1p(np.where(above, v - 1.0, 0.0))
-    smaller = kernel.log1p(np.where(above, 0.0, 1.0 / np.where(above, 1.0, v) - 1.0))
-    return np.where(above, larger, -smaller)

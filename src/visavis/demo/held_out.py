@@ -19,7 +19,7 @@ from visavis.demo.dataset import CHANNELS, Purchases
 from visavis.demo.declared import declare_catalog, plain_catalog
 from visavis.domain import CUSTOMER_ID
 from visavis.engine import Engine
-from visavis.policy import Policy, control_marks
+from visavis.policy import Policy
 
 __all__ = ["held_out_figures", "plain_engine"]
 
@@ -28,7 +28,9 @@ CONTACTS_PER_CUSTOMER: Final = 5
 _Pairs = list[tuple[str, str]]
 
 
-def plain_engine(engine: Engine, catalog: Catalog, *, by: str = "propensity") -> Engine:
+def plain_engine(
+    engine: Engine, catalog: Catalog, *, by: str = "propensity", base: Base | None = None
+) -> Engine:
     """The setting that isolates the ranking: one capability per product, five each, no rule.
 
     Parameters
@@ -38,6 +40,8 @@ def plain_engine(engine: Engine, catalog: Catalog, *, by: str = "propensity") ->
     catalog : Catalog
     by : str
         ``propensity``, or ``expected_value``: the expected purchases times their value.
+    base : Base, optional
+        Default: the engine's.
     """
     plain = plain_catalog(catalog)
     if by == "propensity":
@@ -45,7 +49,8 @@ def plain_engine(engine: Engine, catalog: Catalog, *, by: str = "propensity") ->
     policy = Policy(
         k=CONTACTS_PER_CUSTOMER, ev_min=None, product_limit=1, consent_not_needed=(CHANNELS[0][0],)
     )
-    return Engine(engine.base, plain, policy, threads=engine.threads, variant=engine.variant)
+    base = engine.base if base is None else base
+    return Engine(base, plain, policy, threads=engine.threads, variant=engine.variant)
 
 
 def held_out_figures(
@@ -109,9 +114,8 @@ def _pairs_of(table: pa.Table, catalog: Catalog) -> _Pairs:
 
 def _campaign_pairs(campaigns: CampaignRun, engine: Engine) -> _Pairs:
     ids, products = engine.base.customer_ids.to_pylist(), engine.catalog.products
-    control = control_marks(engine.base.customer_ids, engine.policy)
     contacts = zip(campaigns.customer_index, campaigns.capability_index, strict=True)
-    return [(ids[i], products[j]) for i, j in contacts if not control[i]]
+    return [(ids[i], products[j]) for i, j in contacts if not engine.control[i]]
 
 
 def _own_five(engine: Engine, catalog: Catalog, by: str) -> _Pairs:

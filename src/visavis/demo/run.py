@@ -26,6 +26,7 @@ from visavis import kernel
 from visavis.base import Base
 from visavis.campaign import CampaignRun, run_campaigns
 from visavis.catalog import Catalog
+from visavis.demo.comparison import Comparison, compare
 from visavis.demo.dataset import (
     AS_OF,
     INPUTS,
@@ -45,6 +46,14 @@ from visavis.errors import InputError
 from visavis.indicators import Indicators, IndicatorSpec, compute
 from visavis.learning import Learned, LearnSpec, Window, learn, model_card
 from visavis.policy import Policy
+from visavis.report import (
+    ReportContent,
+    coverage,
+    customer_stories,
+    divergent_customers,
+    policy_in_words,
+    write_report,
+)
 from visavis.store import file_digest, new_folder, read_json, write_bytes, write_json
 
 __all__ = ["DemoRun", "Stage", "run"]
@@ -57,6 +66,19 @@ TIMED_ROUNDS: Final = 3
 
 #: Written into run.json: the demo replaces only what it made.
 _MADE_BY: Final = "visavis demo"
+
+#: What must be said of this data set's comparison, beside what holds for every one.
+_LIMITATIONS: Final = (
+    (
+        "Arms are compared in a plain setting: one capability per product, no rule, no consent, no "
+        "cost, five contacts per customer on average."
+    ),
+    (
+        "The sensitivity table uses the declared, untuned weights at every cut, so that no setting "
+        "was tuned for."
+    ),
+    "The expected value uses a product's mean spend per purchase, not its margin.",
+)
 
 #: Opens a stage by name; gives a callback for (done, total).
 Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
@@ -75,6 +97,7 @@ class DemoRun:
         The opportunities with their reasons.
     campaigns : CampaignRun
     learned : Learned
+    comparison : Comparison
     summary : dict
         The content of run.json.
     """
@@ -84,6 +107,7 @@ class DemoRun:
     table: pa.Table
     campaigns: CampaignRun
     learned: Learned
+    comparison: Comparison
     summary: dict[str, Any]
 
 
@@ -176,14 +200,40 @@ def run(
             )
         with steps.timed("held_out", "What was bought in the 28 days after"):
             held_out = held_out_figures(purchases, base, table, campaigns, engine)
-        summary = _summary(steps, matches, campaigns, learned, held_out)
+        bases = {window.base.as_of: window.base for window in windows} | {as_of: base}
+        with steps.timed("comparison", "One-to-one beside campaigns") as tick:
+            comparison = compare(purchases, engine, bases, rounds=rounds, tick=tick)
+        with steps.timed("report", "Report"):
+            summary = _summary(steps, matches, campaigns, learned, held_out)
+            write_report(folder, _report(engine, matches, table, comparison, summary))
         summary["files"] = {
             str(path.relative_to(folder)): file_digest(path)
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         }
         write_json(folder / "run.json", summary)
-    return DemoRun(out, matches, table, campaigns, learned, summary)
+    return DemoRun(out, matches, table, campaigns, learned, comparison, summary)
+
+
+def _report(
+    engine: Engine,
+    matches: Matches,
+    table: pa.Table,
+    comparison: Comparison,
+    summary: dict[str, Any],
+) -> ReportContent:
+    return ReportContent(
+        run=summary,
+        evaluations=(comparison.by_propensity, comparison.by_value),
+        sensitivity=comparison.sensitivity,
+        calibration=comparison.calibration,
+        timing=comparison.timing,
+        stories=customer_stories(engine, matches, table),
+        divergence=divergent_customers(engine, matches),
+        coverage=coverage(engine, matches),
+        policy=policy_in_words(engine.policy),
+        limitations=_LIMITATIONS,
+    )
 
 
 def _refuse_foreign_folder(out: Path) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from visavis import kernel
 from visavis.errors import InputError
 
-__all__ = ["Progress", "adjustments_of", "check_count", "history_of", "over_blocks"]
+__all__ = ["Progress", "adjustments_of", "check_count", "history_of", "over_blocks", "rows_of"]
 
 #: Rows per task: small enough that two threads end together, large enough that Python is not felt.
 BLOCK_ROWS: Final = 4_096
@@ -21,6 +21,7 @@ BLOCK_ROWS: Final = 4_096
 Progress = Callable[[int, int], None]
 
 T = TypeVar("T")
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def over_blocks(
@@ -59,6 +60,13 @@ def check_count(value: object, field: str, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise InputError(f"must be an integer, at least {least}, got {value!r}", field=field)
     return int(value)
+
+
+def rows_of(array: npt.NDArray[Scalar], rows: npt.NDArray[np.int64]) -> npt.NDArray[Scalar]:
+    """Some rows of an array; neighbours, the usual case, without a copy."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
+        return array[rows[0] : rows[-1] + 1]
+    return array[rows]
 
 
 def history_of(history: kernel.History, rows: npt.NDArray[np.int64]) -> kernel.History:

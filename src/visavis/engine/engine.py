@@ -17,7 +17,7 @@ from visavis.base import Base
 from visavis.catalog import Catalog
 from visavis.domain import CUSTOMER_ID, OBJECTED, Link, parse_date
 from visavis.eligibility import Gates
-from visavis.engine.blocks import Progress, check_count, history_of, over_blocks
+from visavis.engine.blocks import Progress, check_count, history_of, over_blocks, rows_of
 from visavis.engine.explanation import Explanation, explain_pair
 from visavis.engine.matches import Matches, joined
 from visavis.errors import InputError, LimitError, NotFoundError, SchemaError
@@ -118,6 +118,11 @@ class Engine:
         out[self._excluded_rows] = True
         return np.flatnonzero(~out)
 
+    @cached_property
+    def control(self) -> npt.NDArray[np.bool_]:
+        """Who is in the control group, for all rows of the base."""
+        return control_marks(self.base.customer_ids, self.policy)
+
     def match(self, *, progress: Progress | None = None) -> Matches:
         """The best opportunities of every customer, exactly.
 
@@ -129,7 +134,7 @@ class Engine:
         panel, ev_min, policy = self.panel, self.policy.ev_min, self.policy
         blocks = self._over_blocks(
             lambda rows, eligible, history: kernel.match(
-                self.base.indicators[rows],
+                rows_of(self.base.indicators, rows),
                 panel,
                 k=policy.k,
                 eligible=eligible,
@@ -174,7 +179,7 @@ class Engine:
         panel, ev_min = self.panel, self.policy.ev_min
         blocks = self._over_blocks(
             lambda rows, eligible, history: kernel.audience(
-                self.base.indicators[rows],
+                rows_of(self.base.indicators, rows),
                 panel,
                 capability_index=asked.astype(np.int32),
                 k=k,
@@ -223,7 +228,7 @@ class Engine:
                 field="customer_index",
             )
         return kernel.scores(
-            self.base.indicators[rows],
+            rows_of(self.base.indicators, rows),
             self.panel,
             history=history_of(self.history, rows),
             variant=self.variant,
@@ -248,7 +253,7 @@ class Engine:
         history = self.history
 
         def run(rows: npt.NDArray[np.int64]) -> T:
-            eligible = kernel.Eligibility(planes[rows], plane_index)
+            eligible = kernel.Eligibility(rows_of(planes, rows), plane_index)
             return work(rows, eligible, history_of(history, rows))
 
         return list(over_blocks(self.customer_index, self.threads, run, progress))
@@ -260,7 +265,6 @@ class Engine:
         k: int,
     ) -> pa.Table:
         """Merge the blocks' lists: each holds its own best, so the best of all are among them."""
-        control = control_marks(self.base.customer_ids, self.policy)
         parts = []
         for position, j in enumerate(asked):
             found = [
@@ -284,7 +288,7 @@ class Engine:
                         CUSTOMER_ID: self.base.customer_ids.take(pa.array(chosen)),
                         "propensity": propensity[best],
                         "expected_value": ev[best],
-                        "control": control[chosen],
+                        "control": self.control[chosen],
                     }
                 )
             )

@@ -14,7 +14,6 @@ from visavis import kernel
 from visavis.digest import canonical_digest
 from visavis.domain import CUSTOMER_ID, HISTORY
 from visavis.engine.blocks import adjustments_of, check_count
-from visavis.policy import control_marks
 
 if TYPE_CHECKING:
     from visavis.engine.engine import Engine
@@ -108,7 +107,7 @@ class Matches:
             pa.array(engine.catalog.ids, pa.string()).take(pa.array(capability_index)),
             pa.array(self.result.propensity[rows, positions]),
             pa.array(self.result.expected_value[rows, positions]),
-            pa.array(control_marks(engine.base.customer_ids, engine.policy)[customer_index]),
+            pa.array(engine.control[customer_index]),
             reasons_of(engine, customer_index, capability_index, count=reasons),
         ]
         return pa.Table.from_arrays(columns, schema=OPPORTUNITY_SCHEMA)

@@ -5,8 +5,8 @@ A kind receives `CustomerDays`, the exact integers of a block of customers, and 
 into `KINDS`; `evaluate` calls it.
 
 What makes the bits repeatable: every input is an integer; e^x and log1p are those of the kernel;
-every float64 sum is a `numpy.bincount`, which adds one row after another, over rows sorted by
-customer, day and value. So a column's value for one customer is the result of one fixed sequence
+every float64 sum is a `sum_by`, which adds one row after another, over rows sorted by customer,
+day and value. So a column's value for one customer is the result of one fixed sequence
 of roundings over that customer's own rows, whoever else is in the block.
 
 Words: a *visit* is a day with at least one event. *Age* is whole days from a day to as_of. *Spend*
@@ -24,12 +24,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from visavis.kernel import exp, log1p
+from visavis.arithmetic import decay, sum_by
+from visavis.kernel import log1p
 
 __all__ = [
     "AGE_BITS",
     "KINDS",
-    "LN2",
     "Column",
     "CustomerDays",
     "Float64",
@@ -40,19 +40,15 @@ __all__ = [
     "Parameters",
     "Undefined",
     "ValueDays",
-    "decay",
     "evaluate",
+    "fade",
     "kind",
     "ratio",
     "read_labels",
-    "sum_by",
 ]
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
-
-#: The float64 nearest to log 2, written out: no libm is asked for it.
-LN2: Final = float.fromhex("0x1.62e42fefa39efp-1")
 
 #: More than every age: years 1 to 9999 are 3.65 M days. Packs (customer, gap) into one int64.
 AGE_BITS: Final = 22
@@ -253,20 +249,14 @@ def evaluate(parameters: Parameters, days: CustomerDays) -> list[Column]:
     ]
 
 
-def decay(age: Int64, half_life_days: float) -> Float64:
+def fade(age: Int64, half_life_days: float) -> Float64:
     """2^(−age/half-life) as float64, of the shape of `age`; `age` in days, at least 0.
 
     Computed once per whole age up to the largest: ages are few, rows are many.
     """
     if age.size == 0:
         return np.zeros(age.shape)
-    table = exp(-(np.arange(int(age.max()) + 1) * LN2) / half_life_days)
-    return table[age]
-
-
-def sum_by(cell: Int64, weights: Float64, cell_count: int) -> Float64:
-    """Sum `weights` per cell, one row after another: the only float sum that kinds may use."""
-    return np.bincount(cell, weights=weights, minlength=cell_count).astype(np.float64)
+    return decay(np.arange(int(age.max()) + 1, dtype=np.float64), half_life_days)[age]
 
 
 def ratio(numerator: Float64, denominator: Float64) -> Float64:

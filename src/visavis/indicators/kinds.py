@@ -16,11 +16,11 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
+from visavis.arithmetic import LN2, sum_by
 from visavis.errors import InputError
 from visavis.indicators.days import (
     AGE_BITS,
     KINDS,
-    LN2,
     Column,
     CustomerDays,
     Float64,
@@ -29,11 +29,10 @@ from visavis.indicators.days import (
     Level,
     Parameters,
     Undefined,
-    decay,
+    fade,
     kind,
     ratio,
     read_labels,
-    sum_by,
 )
 from visavis.kernel import exp, log1p
 
@@ -71,7 +70,7 @@ def _fading(half_life_days: float | None) -> tuple[str, str]:
 
 
 def _weights(age: Int64, half_life_days: float | None) -> Float64:
-    return np.ones(age.shape) if half_life_days is None else decay(age, half_life_days)
+    return np.ones(age.shape) if half_life_days is None else fade(age, half_life_days)
 
 
 class RecencyParameters(Parameters):
@@ -259,7 +258,7 @@ def trend(days: CustomerDays, parameters: TrendParameters) -> list[Column]:
     age = days.age - last_age[days.customer]
     amount = np.ones(len(age)) if parameters.of == "visits" else days.bought.astype(np.float64)
     steadiness = ratio(
-        days.total(decay(age, short) * amount), days.total(decay(age, long) * amount)
+        days.total(fade(age, short) * amount), days.total(fade(age, long) * amount)
     )
     away = exp(-(last_age * LN2) * (1.0 / short - 1.0 / long))
     noun = {"visits": "visits", "spend": "positive amounts"}[parameters.of]

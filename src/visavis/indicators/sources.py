@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import pyarrow as pa
 
 from visavis.errors import InputError, SchemaError
+from visavis.store import reading
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -39,6 +40,7 @@ __all__ = [
     "minor_sql",
     "open_sources",
     "quoted",
+    "read_text_table",
     "refuse_first",
 ]
 
@@ -160,6 +162,44 @@ def _describe(connection: DuckDBPyConnection, path: Path, name: str, variable: s
         " strict_mode = true, null_padding = false, ignore_errors = false)"
     )
     return Source(name, sql, variable, types)
+
+
+def read_text_table(path: Path, *, field: str) -> pa.Table:
+    """Read a CSV file as it is written: every column text, null only where a cell is not quoted
+    and empty.
+
+    Raises
+    ------
+    InputError
+        If it is no file, no UTF-8, or not what RFC 4180 calls CSV with one header; it names the
+        line.
+    StorageError
+        If the system refuses to read it.
+    """
+    import duckdb
+
+    with reading(path, field=field), duckdb.connect() as connection:
+        try:
+            types = dict.fromkeys(_csv_header(path, field), "VARCHAR")
+            connection.execute("SET VARIABLE one_file = ?", [[_literal(path)]])
+            connection.execute("SET VARIABLE one_type = ?", [types])
+            read = connection.sql(
+                "SELECT * FROM read_csv(getvariable('one_file'), columns = getvariable('one_type'),"
+                " auto_detect = false, header = true, delim = ',', quote = '\"', escape = '\"',"
+                " nullstr = '', allow_quoted_nulls = false, strict_mode = true,"
+                " null_padding = false, ignore_errors = false)"
+            )
+            return read.to_arrow_table()
+        except (duckdb.Error, UnicodeError, csv.Error) as error:
+            raise InputError(_csv_reason(error), field=field, subject=f"file {path}") from error
+
+
+def _csv_reason(error: Exception) -> str:
+    """Return line and cause of what DuckDB says, without the line itself and the advice."""
+    said, _, _ = str(error).partition("\nPossible ")
+    lines = [line for line in said.splitlines() if line.strip()]
+    place, found, line = first_line(error).partition("CSV Error on Line: ")
+    return f"line {line}: {lines[-1]}" if found else place
 
 
 def _types(connection: DuckDBPyConnection, relation: str) -> dict[str, str]:

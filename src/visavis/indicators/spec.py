@@ -140,7 +140,7 @@ class IndicatorSpec(BaseModel):
         """
         try:
             given = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise SchemaError(f"is no TOML: {error}", field="spec") from error
         listed = given.pop("indicator", [])
         if not isinstance(listed, list):

@@ -59,7 +59,7 @@ class PooledModel:
 
 
 def fit_pooled(design: Design, indexes: Sequence[WindowIndex]) -> PooledModel:
-    """Fit the pooled model on as many products as the spec's `pooled_rows` allow.
+    """Fit the pooled model on as many products as the spec's `pooled_cells` allow.
 
     Products are taken in a fixed random order; each one's rows keep their weights, so that a part
     of the catalog stands for the whole of it.
@@ -69,8 +69,9 @@ def fit_pooled(design: Design, indexes: Sequence[WindowIndex]) -> PooledModel:
     rng = np.random.default_rng([design.spec.seed, len(design.products)])
     blocks, priors, labels, weights = [], [], [], []
     row_count = product_count = 0
+    rows_enough = max(1, design.spec.pooled_cells // design.column_count)
     for product in rng.permutation(len(design.products)):
-        if row_count >= design.spec.pooled_rows:
+        if row_count >= rows_enough:
             break
         for number, index in enumerate(indexes):
             sample = sample_product(design, index, int(product), number)
@@ -86,9 +87,13 @@ def fit_pooled(design: Design, indexes: Sequence[WindowIndex]) -> PooledModel:
     deviation = np.sqrt(np.average((x - mean) ** 2, axis=0, weights=weight))
     deviation[deviation == 0.0] = 1.0
     columns = np.column_stack([(x - mean) / deviation, np.concatenate(priors)])
-    # The mean weight of a row becomes 1, so that C means the same for every sampling rate.
-    model = LogisticRegression(C=10.0, max_iter=1_000)
-    model.fit(columns, np.concatenate(labels), sample_weight=weight / weight.mean())
+    bought = np.concatenate(labels)
+    # A bought row weighs 1 on average, however thinly the others were sampled: information lies in
+    # what was bought, and so C and the tolerance mean the same at every size. Newton's method,
+    # because a gradient method stops early where weights differ a thousandfold (it left a
+    # coefficient of 1.1 at 0.1 on a million customers).
+    model = LogisticRegression(C=10.0, solver="newton-cholesky", tol=1e-6, max_iter=100)
+    model.fit(columns, bought, sample_weight=weight / np.average(weight, weights=bought))
     width = x.shape[1]
     return PooledModel(
         intercept=float(model.intercept_[0]),

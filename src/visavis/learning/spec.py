@@ -41,8 +41,9 @@ class LearnSpec(BaseModel):
         Used where there is only one window, and so nothing to validate on.
     history_rows, fresh_rows : int
         At most so many sampled pairs per product, window and kind: with history, and without.
-    pooled_rows : int
-        At most so many sampled pairs, over all products and windows, for the pooled model.
+    pooled_cells : int
+        At most so many cells (sampled pairs × columns) for the pooled model; 15 million take about
+        half a gigabyte while it is fitted.
     block_products : int
         Products per block: the unit of work and of resumption.
     seed : int
@@ -59,7 +60,7 @@ class LearnSpec(BaseModel):
     ridge_default: Annotated[float, Field(gt=0.0)] = 1_000.0
     history_rows: _Count = 1_000
     fresh_rows: _Count = 300
-    pooled_rows: _Count = 600_000
+    pooled_cells: _Count = 15_000_000
     block_products: _Count = 100
     seed: Annotated[int, Field(strict=True, ge=0)] = 0
 

@@ -28,7 +28,7 @@ from visavis.features import FactDays
 __all__ = ["Window", "WindowIndex", "index_window", "window_of"]
 
 Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
+Int32 = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,10 +58,10 @@ class WindowIndex:
     Attributes
     ----------
     base : Base
-    pair_customer : ndarray of shape (pairs,), int64
+    pair_customer : ndarray of shape (pairs,), int32
     pair_bounds : ndarray of shape (products + 1,), int64
         The pairs of product p are ``pair_bounds[p]:pair_bounds[p + 1]``.
-    day_age, day_count : ndarray of shape (days,), float64
+    day_age, day_count : ndarray of shape (days,), int32
         Sorted by pair, oldest first.
     day_bounds : ndarray of shape (pairs + 1,), int64
     positive_customer : ndarray of shape (positives,), int64
@@ -70,10 +70,10 @@ class WindowIndex:
     """
 
     base: Base
-    pair_customer: Int64
+    pair_customer: Int32
     pair_bounds: Int64
-    day_age: Float64
-    day_count: Float64
+    day_age: Int32
+    day_count: Int32
     day_bounds: Int64
     positive_customer: Int64
     positive_bounds: Int64
@@ -84,11 +84,13 @@ class WindowIndex:
         bounds = self.day_bounds[first : last + 1]
         cut = slice(bounds[0], bounds[-1])
         pair = np.repeat(np.arange(last - first), np.diff(bounds))
-        return FactDays(pair, self.day_age[cut], self.day_count[cut], int(last - first))
+        age, count = self.day_age[cut].astype(np.float64), self.day_count[cut].astype(np.float64)
+        return FactDays(pair, age, count, int(last - first))
 
     def customers(self, product: int) -> Int64:
         """The customers of the history pairs of one product, ascending."""
-        return self.pair_customer[self.pair_bounds[product] : self.pair_bounds[product + 1]]
+        cut = slice(self.pair_bounds[product], self.pair_bounds[product + 1])
+        return self.pair_customer[cut].astype(np.int64)
 
     def positives(self, product: int) -> Int64:
         """The customers who bought one product in the window, ascending."""
@@ -138,19 +140,12 @@ def index_window(window: Window, products: tuple[str, ...]) -> WindowIndex:
         Ascending; facts about other products are left out.
     """
     base, labels = window.base, pa.array(products)
-    facts = base.facts.filter(pc.equal(base.facts["kind"], FactKind.BOUGHT.value))
-    product = pc.index_in(facts["product"].combine_chunks(), labels)
-    held = product.is_valid().to_numpy(zero_copy_only=False)
-    code = product.drop_null().to_numpy().astype(np.int64)
-    customer = facts["customer_index"].to_numpy()[held]
-    age = day_number(base.as_of) - facts["date"].cast(pa.int32()).to_numpy()[held]
-    past = age >= 0
-    order = np.lexsort((-age[past], customer[past], code[past]))
-    code, customer = code[past][order], customer[past][order]
-    key = code * base.customer_count + customer
-    starts = np.flatnonzero(np.append(True, key[1:] != key[:-1])[: len(key)])
+    code, customer, age, count = _purchase_days(base, labels)
+    order = np.lexsort((-age, customer, code))
+    code, customer = code[order], customer[order]
+    new_pair = np.append(True, (code[1:] != code[:-1]) | (customer[1:] != customer[:-1]))
+    starts = np.flatnonzero(new_pair[: len(code)])
     pair_code = code[starts]
-    count = facts["count"].to_numpy()[held][past][order]
 
     rows = pc.index_in(window.outcomes[CUSTOMER_ID].combine_chunks(), base.customer_ids)
     bought = pc.index_in(window.outcomes["product"].combine_chunks(), labels)
@@ -164,9 +159,25 @@ def index_window(window: Window, products: tuple[str, ...]) -> WindowIndex:
         base=base,
         pair_customer=customer[starts],
         pair_bounds=np.searchsorted(pair_code, bounds),
-        day_age=age[past][order].astype(np.float64),
-        day_count=count.astype(np.float64),
-        day_bounds=np.append(starts, len(key)),
+        day_age=age[order],
+        day_count=count[order],
+        day_bounds=np.append(starts, len(code)),
         positive_customer=positive % base.customer_count,
         positive_bounds=np.searchsorted(positive // base.customer_count, bounds),
     )
+
+
+def _purchase_days(base: Base, labels: pa.StringArray) -> tuple[Int32, Int32, Int32, Int32]:
+    """Product code, customer, age and count of each purchase up to the cut, column by column.
+
+    Codes of 32 bits and no copy of the whole table: at ten million facts this is where the memory
+    of learning would peak.
+    """
+    facts = base.facts
+    code = pc.fill_null(pc.index_in(facts["product"], labels), -1).to_numpy()
+    age = day_number(base.as_of) - facts["date"].cast(pa.int32()).to_numpy()
+    bought = pc.equal(facts["kind"], FactKind.BOUGHT.value).to_numpy()
+    held = (code >= 0) & (age >= 0) & bought
+    columns = (code, facts["customer_index"].to_numpy(), age, facts["count"].to_numpy())
+    code, customer, age, count = (column[held].astype(np.int32) for column in columns)
+    return code, customer, age, count

@@ -9,7 +9,15 @@ from typing import Any, Final
 from visavis.report.charts import DotRow
 from visavis.report.numbers import Interval, interval
 
-__all__ = ["Arm", "Verdict", "arms_by_policy", "best_pair", "difference", "verdict_of"]
+__all__ = [
+    "ONE_TO_ONE",
+    "Arm",
+    "Verdict",
+    "arms_by_policy",
+    "best_pair",
+    "difference",
+    "verdict_of",
+]
 
 Json = Mapping[str, Any]
 
@@ -57,7 +65,7 @@ class Verdict:
     is_known : bool
         Whether the interval leaves out 0.
     word : str
-        ``more``, ``less`` or ``as much, as far as these data can tell``.
+        ``more`` or ``less``; empty where it is not known which.
     """
 
     is_known: bool
@@ -71,7 +79,9 @@ def arms_by_policy(evaluation: Json) -> list[tuple[str, list[Arm]]]:
         name = str(each.get("name", "?"))
         policy = str(each.get("contact_policy") or "contact policy not named")
         groups.setdefault(policy, []).append(Arm(name, str(each.get("label", "")), policy, each))
-    return [(policy, sorted(arms, key=lambda arm: not arm.is_one)) for policy, arms in groups.items()]
+    return [
+        (policy, sorted(arms, key=lambda arm: not arm.is_one)) for policy, arms in groups.items()
+    ]
 
 
 def best_pair(evaluation: Json, measure: str = "hit_rate") -> tuple[Arm, Arm] | None:
@@ -109,4 +119,4 @@ def verdict_of(held: Interval | None) -> Verdict | None:
         return Verdict(True, "more")
     if held.high < 0:
         return Verdict(True, "less")
-    return Verdict(False, "as much, as far as these data can tell")
+    return Verdict(False, "")

@@ -1,4 +1,4 @@
-"""What each arm captured, with intervals, one contact policy at a time; and how firmly it stands."""
+"""What each arm captured, with intervals, one contact policy at a time."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from visavis.report.numbers import (
 )
 from visavis.report.parts import Column, Section, figure, lead, missing, note, numbers_behind, table
 
-__all__ = ["captured", "ranked_by", "sensitivity", "share_said"]
+__all__ = ["MEASURES", "arm_named", "captured", "ranked_by", "share_said"]
 
 Json = Mapping[str, Any]
 
-_MEASURES: Final = {
+#: What is compared, and how it is called.
+MEASURES: Final = {
     "hit_rate": "contacts that met a purchase",
     "spend_share": "share of all spend captured",
 }
@@ -36,8 +37,6 @@ _NO_EVALUATION: Final = (
     "This run was not compared with campaigns on held-out data, so nothing is said here about what "
     "was captured."
 )
-
-_NO_SENSITIVITY: Final = "The comparison was not repeated over other dates, windows or contacts."
 
 
 def captured(content: ReportContent) -> Section:
@@ -100,17 +99,21 @@ def _finding(evaluation: Json) -> Markup:
             f"{own.name} met a purchase in {rates[0]} of its contacts; {campaign.name}, the best "
             f"campaign under the same contact policy, in {rates[1]}."
         )
+    told = f"{points(held.value)} points ({bounds(held, 100)}) in contacts that met a purchase."
+    if not verdict.is_known:
+        return fragment(
+            f"{own.name} and {campaign.name}, its best campaign with as many contacts, cannot be "
+            f"told apart on these data: a difference of {told}"
+        )
     return fragment(
         f"With as many contacts under the same rules, {own.name} captured ",
         element("strong", verdict.word),
-        " as" if not verdict.is_known else " than",
-        f" {campaign.name}, its best campaign: a difference of {points(held.value)} points "
-        f"({bounds(held, 100)}) in contacts that met a purchase.",
+        f" than {campaign.name}, its best campaign: a difference of {told}",
     )
 
 
 def _policy_group(evaluation: Json, policy: str, arms: Sequence[Arm], chart_id: str) -> Markup:
-    rows = [arm.row(*map(arm.estimate, _MEASURES)) for arm in arms]
+    rows = [arm.row(*map(arm.estimate, MEASURES)) for arm in arms]
     panels = [
         DotPanel(
             title,
@@ -118,7 +121,7 @@ def _policy_group(evaluation: Json, policy: str, arms: Sequence[Arm], chart_id: 
             lambda held: bounds(held, 100),
             lambda tick: percent(tick, 0),
         )
-        for title in _MEASURES.values()
+        for title in MEASURES.values()
     ]
     description = "; ".join(
         f"{arm.name}: {share_said(arm.estimate('hit_rate'))} of contacts, "
@@ -137,15 +140,49 @@ def _policy_group(evaluation: Json, policy: str, arms: Sequence[Arm], chart_id: 
         )
 
     caption = (
-        "Filled disc: one-to-one. Hollow square: campaign. Whiskers: the interval. "
+        "Filled disc: one-to-one. Rings: campaigns. Whiskers: the interval. "
         "A contact meets a purchase when its customer buys that product in the window."
     )
     return fragment(
         element("h3", "Contact policy: ", name(policy)),
         figure(on_every_screen(draw), caption),
+        _first_purchases(policy, arms, chart_id),
         _differences(evaluation, policy, arms, chart_id),
         numbers_behind(_arm_table(policy, arms), _contact_table(policy, arms)),
     )
+
+
+def _first_purchases(policy: str, arms: Sequence[Arm], chart_id: str) -> Markup | None:
+    """Habits are easy to capture; what a customer had never bought says more."""
+    rows = [
+        arm.row(held) for arm in arms if (held := arm.estimate("never_bought_hit_rate")) is not None
+    ]
+    if not rows:
+        return None
+    panel = DotPanel(
+        "contacts that met a first purchase",
+        lambda value: percent(value, 2),
+        lambda held: bounds(held, 100, 2),
+        lambda tick: percent(tick, 1).replace(".0", ""),
+    )
+
+    def draw(layout: Layout) -> Markup:
+        return dots(
+            f"{chart_id}-first",
+            rows,
+            [panel],
+            layout,
+            title=f"Contacts that met a purchase never made before, {policy}",
+            description="; ".join(
+                f"{row.name}: {share_said(row.estimates[0])} of contacts" for row in rows
+            ),
+        )
+
+    caption = (
+        "Of all contacts, those whose customer had never bought the product before and bought it "
+        "in the window: what habit alone does not explain."
+    )
+    return figure(on_every_screen(draw), caption)
 
 
 def _differences(evaluation: Json, policy: str, arms: Sequence[Arm], chart_id: str) -> Markup:
@@ -154,7 +191,7 @@ def _differences(evaluation: Json, policy: str, arms: Sequence[Arm], chart_id: s
     for each in evaluation.get("differences") or ():
         arm, against = by_name.get(each.get("arm")), by_name.get(each.get("against"))
         if arm and against and each.get("contact_policy", policy) == policy:
-            held = tuple(interval(each.get(measure)) for measure in _MEASURES)
+            held = tuple(interval(each.get(measure)) for measure in MEASURES)
             label = f"{arm.name} less {against.name}"
             rows.append(DotRow("", label, arm.is_one, held))
     if not rows:
@@ -162,11 +199,11 @@ def _differences(evaluation: Json, policy: str, arms: Sequence[Arm], chart_id: s
     panels = [
         DotPanel(
             title,
-            lambda value: f"{points(value)} pt",
+            points,
             lambda held: bounds(held, 100),
             lambda tick: points(tick).removesuffix(".0"),
         )
-        for title in ("difference in contacts that met", "difference in share of spend")
+        for title in ("contacts that met, points", "share of spend, points")
     ]
     description = "; ".join(
         f"{row.label}: "
@@ -252,79 +289,3 @@ def _share_or_count(value: object) -> str:
 
 def _alone(held: Interval | None) -> float | None:
     return None if held is None else held.value
-
-
-def sensitivity(content: ReportContent) -> Section:
-    """The section on how the comparison moves with date, window and contacts."""
-    title = "How firmly it stands"
-    if not content.sensitivity:
-        return Section("sensitivity", title, missing(_NO_SENSITIVITY))
-    policy_of = {
-        arm.name: policy
-        for evaluation in content.evaluations
-        for policy, arms in arms_by_policy(evaluation)
-        for arm in arms
-    }
-    # Arms in the order of the evaluation, so that those of one policy stand together.
-    known = list(policy_of)
-    names = list(dict.fromkeys(str(each.get("arm", "?")) for each in content.sensitivity))
-    names.sort(key=lambda each: known.index(each) if each in known else len(known))
-    groups: dict[str, list[str]] = {}
-    for each in names:
-        groups.setdefault(policy_of.get(each, "contact policy not named"), []).append(each)
-    tables = [
-        _sensitivity_table(content.sensitivity, measure, title_, policy, arms)
-        for policy, arms in groups.items()
-        for measure, title_ in _MEASURES.items()
-    ]
-    return Section(
-        "sensitivity",
-        title,
-        fragment(
-            lead(
-                "The same comparison with other cut dates, other windows and other numbers of "
-                "contacts. Read across a row; the highest of a row is in bold."
-            ),
-            tables,
-        ),
-    )
-
-
-def _sensitivity_table(
-    rows: Sequence[Json], measure: str, title: str, policy: str, arms: Sequence[str]
-) -> Markup:
-    settings: dict[tuple[str, str, str], dict[str, Interval | None]] = {}
-    for each in rows:
-        key = (
-            str(each.get("as_of", ABSENT)),
-            count(each.get("window_days")),
-            count(each.get("contacts_per_customer")),
-        )
-        arm = str(each.get("arm", "?"))
-        if arm in arms:
-            settings.setdefault(key, {})[arm] = interval(each.get(measure))
-    columns = [
-        Column("as of", False),
-        Column("window, days"),
-        Column("contacts each"),
-        *map(Column, arms),
-    ]
-    return table(
-        f"{title[0].upper()}{title[1:]}, {policy}",
-        columns,
-        [[*key, *_cells(held, arms)] for key, held in settings.items()],
-    )
-
-
-def _cells(held: Mapping[str, Interval | None], arms: Sequence[str]) -> list[Child]:
-    known = [each.value for arm in arms if (each := held.get(arm)) is not None]
-    cells: list[Child] = []
-    for arm in arms:
-        each = held.get(arm)
-        if each is None:
-            cells.append(ABSENT)
-            continue
-        inside = bounds(each, 100)
-        said = element("b", percent(each.value)) if each.value == max(known) else percent(each.value)
-        cells.append([said, element("small", inside) if inside else None])
-    return cells

@@ -57,17 +57,16 @@ def distribution(content: ReportContent) -> Section:
     ]
     if not groups:
         return Section("distribution", title, missing(_NO_SPREAD))
-    x_high = max(len(_histogram(arm)) for _, arms in groups for arm in arms)
     body: list[Child] = [
         lead(
             "The same number of contacts can be spread evenly or piled up on a few. The Gini "
             "coefficient is 0 when everybody gets as many, and near 1 when few get all."
         ),
-        note("All pictures share the axis of contacts; heights compare within a contact policy."),
+        note("Both axes are the same for all pictures under one contact policy."),
     ]
     for place, (policy, arms) in enumerate(groups):
         body.append(element("h3", "Contact policy: ", name(policy)))
-        body.append(_histograms(policy, arms, float(x_high), f"spread-{place}"))
+        body.append(_histograms(policy, arms, f"spread-{place}"))
     return Section("distribution", title, fragment(body))
 
 
@@ -147,14 +146,15 @@ def _histogram(arm: Arm) -> list[float]:
     return counts if sum(counts) > 0 else []
 
 
-def _histograms(policy: str, arms: Sequence[Arm], x_high: float, chart_id: str) -> Markup:
+def _histograms(policy: str, arms: Sequence[Arm], chart_id: str) -> Markup:
+    x_high = float(max(len(_histogram(arm)) for arm in arms))
     width = max(1, -(-int(x_high) // _BARS_MAX))
     shares = {arm.name: _bars(_histogram(arm), width) for arm in arms}
     y_high = max(share for bars in shares.values() for _, share in bars)
     pictures = [
         element(
             "div",
-            element("p", arm_named(arm), class_="small-title"),
+            element("p", arm_named(arm), class_=f"small-title {_kind(arm)}"),
             histogram(
                 f"{chart_id}-{place}",
                 shares[arm.name],

@@ -19,14 +19,22 @@ Json = Mapping[str, Any]
 
 #: What holds for every run on held-out data, and has to stand beside its figures.
 LIMITATIONS: Final = (
-    "Captured, not caused. Nothing was sent: a hit is a purchase that took place anyway in the "
-    "window after the cut. What a contact changes, only a control group can tell.",
-    "Purchases are what customers already did. A score that follows habits captures much and may "
-    "change little; purchases never made before are therefore reported on their own.",
-    "Every arm uses the same scores, rules and consent. Arms are compared within one contact "
-    "policy only: without a cap, contacts pile up on the customers who buy most.",
-    "Times are those of one machine in one run. Ratios were measured side by side and move with "
-    "the machine, the catalog and the share of pairs that rules close.",
+    (
+        "Captured, not caused. Nothing was sent: a hit is a purchase that took place anyway in the "
+        "window after the cut. What a contact changes, only a control group can tell."
+    ),
+    (
+        "Purchases are what customers already did. A score that follows habits captures much and "
+        "may change little; purchases never made before are therefore reported on their own."
+    ),
+    (
+        "Every arm uses the same scores, rules and consent. Arms are compared within one contact "
+        "policy only: without a cap, contacts pile up on the customers who buy most."
+    ),
+    (
+        "Times are those of one machine in one run. Ratios were measured side by side and move "
+        "with the machine, the catalog and the share of pairs that rules close."
+    ),
 )
 
 
@@ -59,7 +67,8 @@ class ReportContent:
         ``log_loss``, ``untuned_log_loss``, ``outliers`` (capability_id, observed, expected,
         ratio).
     timing : mapping, optional
-        ``rounds``, ``pairs``, ``seconds`` by form, ``ratio_to_match`` by form (intervals), ``note``.
+        ``rounds``, ``pairs``, ``seconds`` by form, ``ratio_to_match`` by form (intervals),
+        ``note``.
     stories : sequence of mapping
         As `stories.customer_stories` gives them.
     divergence : mapping, optional

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from visavis.report.charts import Layout, bar_list, histogram, on_every_screen
+from visavis.report.charts import HALF, Layout, bar_list, histogram, on_every_screen
 from visavis.report.content import ReportContent
 from visavis.report.markup import Child, Markup, element, fragment, name
 from visavis.report.numbers import ABSENT, amount, count, decimal, number, percent
@@ -18,6 +19,8 @@ Json = Mapping[str, Any]
 _NO_STORIES: Final = "No customer has an opportunity in this run."
 _NO_DIVERGENCE: Final = "How far customers differ from what is popular was not measured here."
 _NO_COVERAGE: Final = "Which capabilities reach nobody was not examined in this run."
+
+_DATE: Final = re.compile(r"(\d{4}-\d{2}-\d{2})")
 
 #: How a capability that was not chosen is introduced.
 _NOT_CHOSEN: Final = {
@@ -73,7 +76,9 @@ def _opportunity(held: Json) -> Markup:
         element("p", _offered(held), class_="offer"),
         element(
             "p",
-            element("span", class_="meter", style=f"--share:{100 * share:.1f}%", aria_hidden="true"),
+            element(
+                "span", class_="meter", style=f"--share:{100 * share:.1f}%", aria_hidden="true"
+            ),
             element("span", element("b", percent(chance, 0)), " chance"),
             element("span", "worth ", element("b", amount(held.get("expected_value")))),
             class_="odds",
@@ -83,7 +88,19 @@ def _opportunity(held: Json) -> Markup:
 
 
 def _clause(reason: object, place: int) -> Markup:
-    return fragment("; " if place else None, name(reason))
+    return fragment("; " if place else None, _unbroken(reason))
+
+
+def _unbroken(said: object) -> Markup:
+    """A clause in which no line ends within a date."""
+    pieces = _DATE.split(str(said))
+    return element(
+        "bdi",
+        [
+            element("span", piece, class_="whole") if place % 2 else piece
+            for place, piece in enumerate(pieces)
+        ],
+    )
 
 
 def _offered(held: Json) -> Markup:
@@ -102,7 +119,7 @@ def _not_chosen(held: Json) -> Markup:
         "div",
         element("p", _NOT_CHOSEN.get(str(held.get("kind")), "Not chosen"), class_="why-not"),
         element("p", _offered(held), f", worth {amount(value)}" if value is not None else None),
-        element("p", "Why not: ", name(held.get("verdict", ABSENT)), "."),
+        element("p", "Why not? ", _unbroken(held.get("verdict", ABSENT)), "."),
         element("p", "What would change it: ", change, ".", class_="remedy") if change else None,
         class_="not-chosen",
     )
@@ -133,12 +150,10 @@ def _divergence_said(held: Json) -> Markup:
     parts: list[Child] = []
     if middle is not None:
         parts.append(
-            f"Half of all customers are offered what, on average, at most one in {_one_in(middle)} "
-            "is offered. "
+            f"What a typical customer is offered, one customer in {_one_in(middle)} is offered. "
         )
-    parts.append("Customer ")
-    parts.append(name(first.get("customer_id", ABSENT)))
-    parts.append(f" is furthest from the crowd: one in {_one_in(first.get('bits'))}.")
+    parts += ["What customer ", name(first.get("customer_id", ABSENT)), " is offered, only one in "]
+    parts.append(f"{_one_in(first.get('bits'))} is; no full list is further from the crowd.")
     return fragment(parts)
 
 
@@ -146,11 +161,12 @@ def _one_in(bits: object) -> str:
     held = number(bits)
     if held is None:
         return ABSENT
-    return decimal(2.0**held, 0 if held > 3 else 1)
+    # Beyond what float64 can hold, the number of digits is all that could be read anyway.
+    return decimal(2.0 ** min(held, 1_000.0), 0 if held > 3 else 1)
 
 
 def _bits_figure(held: Json) -> Markup | None:
-    bars = held.get("distribution") or ()
+    bars: Sequence[Json] = held.get("distribution") or []
     counts = [number(each.get("customer_count")) or 0.0 for each in bars]
     total = sum(counts)
     if not total:
@@ -177,6 +193,7 @@ def _bits_figure(held: Json) -> Markup | None:
             say_x=lambda value: decimal(value, 0),
             say_y=lambda value: percent(value, 0),
             width=width,
+            layout=HALF,
         ),
         [
             "Customers by divergence. A product that one customer in 2",
@@ -185,7 +202,6 @@ def _bits_figure(held: Json) -> Markup | None:
             name(held.get("measure", "")),
             ".",
         ],
-        "aside",
     )
 
 
@@ -200,7 +216,7 @@ def _divergent_table(held: Json) -> Markup:
                     ", " if place else None,
                     name(one.get("product", ABSENT)),
                     " ",
-                    element("small", percent(one.get("share"))),
+                    element("small", count(one.get("customer_count"))),
                 )
                 for place, one in enumerate(each.get("opportunities") or ())
             ],
@@ -211,7 +227,7 @@ def _divergent_table(held: Json) -> Markup:
         Column("customer", False),
         Column("bits"),
         Column("one in"),
-        Column("offered (share of customers who are)", False),
+        Column("offered, and how many customers are", False),
     ]
     return table("The customers furthest from what is popular", columns, rows, "prose-last")
 
@@ -311,7 +327,11 @@ def _reason_table(reasons: Any) -> Markup:
         ]
         for each in reasons
     ]
-    columns = [Column("why nobody gets it", False), Column("capabilities"), Column("such as", False)]
+    columns = [
+        Column("why nobody gets it", False),
+        Column("capabilities"),
+        Column("such as", False),
+    ]
     return table("Why capabilities reach nobody", columns, rows, "prose-last")
 
 

@@ -48,7 +48,8 @@ def divergent_customers(
         ``measure``, ``customer_count`` (with opportunities), ``median_bits``; ``distribution``
         (low, high, customer_count per half bit); ``popular`` (product, customer_count, share),
         most popular first; ``customers`` (customer_id, bits, opportunities with rank, product,
-        channel, share), most divergent first, ties by id. Empty lists where nobody has any.
+        channel, and the customer_count that is offered it), most divergent first, ties by id. Empty
+        lists where nobody has any.
     """
     result, catalog = matches.result, engine.catalog
     counts = result.opportunity_count
@@ -91,11 +92,9 @@ def divergent_customers(
                         "rank": rank + 1,
                         "product": catalog.products[j],
                         "channel": catalog.channels[j],
-                        "share": float(share[codes[j]]),
+                        "customer_count": int(customers[codes[j]]),
                     }
-                    for rank, j in enumerate(
-                        capability[begins[place] : begins[place + 1]].tolist()
-                    )
+                    for rank, j in enumerate(capability[begins[place] : begins[place + 1]].tolist())
                 ],
             }
             for place in chosen

@@ -17,7 +17,7 @@ class Markup(str):
 
 
 #: What may stand inside an element; None stands for nothing.
-Child: TypeAlias = str | int | float | None | Iterable["Child"]
+Child: TypeAlias = str | int | float | Iterable["Child"] | None
 
 #: Elements that have no end.
 _VOID: Final = frozenset({"br", "col", "hr", "link", "meta"})
@@ -28,7 +28,9 @@ _BLOCKS: Final = frozenset(
 )
 
 #: What no HTML text may hold: control characters, half surrogates, noncharacters.
-_FORBIDDEN: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef￾￿]")
+_FORBIDDEN: Final = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]"
+)
 
 
 def element(tag: str, /, *children: Child, **attributes: str | float | bool | None) -> Markup:

@@ -95,7 +95,9 @@ def _claim_of_work(run: Json) -> Markup:
         number(run.get(key)) for key in ("customer_count", "capability_count")
     )
     if customers is None or capabilities is None:
-        return element("p", "Every customer, face to face with everything on offer.", class_="claim")
+        return element(
+            "p", "Every customer, face to face with everything on offer.", class_="claim"
+        )
     spent = number((run.get("seconds") or {}).get("match"))
     with_time = f" in {seconds(spent)}" if spent is not None else ""
     return fragment(
@@ -140,7 +142,7 @@ def _picture(content: ReportContent) -> Markup | None:
                 if (held := arm.estimate("hit_rate"))
             ),
         ),
-        ["Contact policy: ", name(pair[0].policy), ". Disc: one-to-one. Squares: campaigns."],
+        ["Contact policy: ", name(pair[0].policy), ". Disc: one-to-one. Rings: campaigns."],
         "first",
     )
 
@@ -156,7 +158,9 @@ def _key_figures(content: ReportContent) -> Markup | None:
     by_form = {form: each for form, _, each in timing_rows(content.timing or {})}
     loop = by_form.get("campaigns_numpy")
     if loop is not None:
-        figures.append((ratio(loop.value), "as long took the campaign loop in numpy, same work"))
+        figures.append(
+            (ratio(loop.value), "as fast as the campaign loop in numpy, on the same work")
+        )
     reached = number(run.get("customers_with_opportunities"))
     if reached is not None:
         of = count(run.get("customer_count"))

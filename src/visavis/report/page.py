@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Final
 
-from visavis.report.captured import captured, sensitivity
+from visavis.report.captured import captured
 from visavis.report.contacts import cumulative, distribution
 from visavis.report.content import ReportContent
 from visavis.report.customers import covered, divergent, told
@@ -15,6 +15,7 @@ from visavis.report.masthead import masthead
 from visavis.report.parts import Section
 from visavis.report.provenance import asked, limits, notice, ran
 from visavis.report.quality import calibration, timing
+from visavis.report.sensitivity import sensitivity
 
 __all__ = ["render"]
 
@@ -24,7 +25,9 @@ _SECTIONS: Final = (
 )
 
 #: The page may load nothing, from nowhere; browsers enforce it.
-_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_POLICY: Final = (
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+)
 
 
 def render(content: ReportContent) -> str:

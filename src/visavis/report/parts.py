@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from visavis.report.markup import Child, Markup, element, fragment
+from visavis.report.markup import Child, Markup, element
 
 __all__ = ["Column", "Section", "figure", "lead", "missing", "note", "numbers_behind", "table"]
 
@@ -77,9 +77,7 @@ def numbers_behind(*tables: Child, summary: str = "The numbers behind this") -> 
 
 def figure(picture: Child, caption: Child, class_: str = "") -> Markup:
     """A picture with the sentence that says how to read it."""
-    return element(
-        "figure", picture, element("figcaption", caption), class_=class_ or None
-    )
+    return element("figure", picture, element("figcaption", caption), class_=class_ or None)
 
 
 def lead(*children: Child) -> Markup:
@@ -94,4 +92,4 @@ def note(*children: Child) -> Markup:
 
 def missing(what: str) -> Markup:
     """One sentence in place of a section's content."""
-    return fragment(element("p", what, class_="missing"))
+    return element("p", what, class_="missing")

@@ -34,16 +34,20 @@ def asked(content: ReportContent) -> Section:
         facts.append(
             (
                 "Weighed",
-                f"{count(customers)} customers × {count(capabilities)} capabilities = "
-                f"{count(pairs)} pairs, every one of them.",
+                [
+                    f"{count(customers)} customers × {count(capabilities)} capabilities",
+                    f" = {count(pairs)} pairs, every one of them.",
+                ],
             )
         )
     if run.get("indicator_count") is not None:
         facts.append(
             (
                 "From",
-                f"{count(run['indicator_count'])} indicators and {count(run.get('fact_count'))} "
-                "facts, each customer's own.",
+                [
+                    f"{count(run['indicator_count'])} indicators and ",
+                    f"{count(run.get('fact_count'))} facts, each customer's own.",
+                ],
             )
         )
     facts += _comparison_asked(content, setting)
@@ -125,11 +129,13 @@ def ran(content: ReportContent) -> Section:
             element("pre", element("code", command), tabindex=0) if command else None,
             element("p", "; ".join(filter(None, with_what)) + ".") if any(with_what) else None,
             _stages(run),
-            _named("Digests", "sha256 of what went in and came out", run.get("digests")),
-            _named("Versions", "Versions", run.get("versions")),
+            element("h3", "Digests") if run.get("digests") else None,
+            _named("What went in and came out", "of", "sha256", run.get("digests")),
+            element("h3", "Versions") if run.get("versions") else None,
+            _named("What ran", "of", "version", run.get("versions")),
             numbers_behind(
-                _named("Inputs", "sha256 of the input files", run.get("inputs")),
-                _named("Files", "sha256 of the files written", run.get("files")),
+                _named("Input files", "file", "sha256", run.get("inputs")),
+                _named("Files written", "file", "sha256", run.get("files")),
                 _counts(run.get("stats")),
                 summary="Digests of every file, and the kernel's counts",
             )
@@ -165,18 +171,16 @@ def _stages(run: Json) -> Markup | None:
     return fragment(
         element("h3", "Time by stage"),
         figure(on_every_screen(draw), f"Together {total}. Filled dark: the match itself."),
-        numbers_behind(
-            table("Time by stage", columns, [[stage, said] for stage, _, said in rows])
-        ),
+        numbers_behind(table("Time by stage", columns, [[stage, said] for stage, _, said in rows])),
     )
 
 
-def _named(title: str, caption: str, held: Json | None) -> Markup | None:
+def _named(caption: str, key_title: str, value_title: str, held: Json | None) -> Markup | None:
     if not held:
         return None
     rows = [[name(key), element("code", str(value))] for key, value in held.items()]
-    columns = [Column(title.lower(), False), Column("", False)]
-    return fragment(element("h3", title), table(caption, columns, rows, "digests"))
+    columns = [Column(key_title, False), Column(value_title, False)]
+    return table(caption, columns, rows, "digests")
 
 
 def _counts(stats: Json | None) -> Markup | None:
@@ -197,5 +201,3 @@ def notice(content: ReportContent) -> Section:
     said = content.notice
     body = element("p", said, class_="notice") if said else missing(_NO_NOTICE)
     return Section("notice", "About the data", body)
-
-

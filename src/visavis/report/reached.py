@@ -182,8 +182,7 @@ def _outranked(
     ids = [engine.catalog.ids[j] for j in examined]
     wanted = set(engine.audience(ids, k=1)["capability_id"].to_pylist())
     found = {
-        j: "outranked" if name in wanted else "worth"
-        for j, name in zip(examined, ids, strict=True)
+        j: "outranked" if name in wanted else "worth" for j, name in zip(examined, ids, strict=True)
     }
     return {j: found.get(j, "not_examined") for j in undecided}
 

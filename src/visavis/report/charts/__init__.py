@@ -5,12 +5,13 @@
     axes.py         scales, ticks, text that fits, the frame of a chart
     dots.py         estimates with intervals, row by row
     lines.py        cumulative curves
+    pairs.py        two estimates per row, joined
     bars.py         histograms and lists of bars
     reliability.py  expected against observed
     speed.py        ratios on a log axis, with bands
 
 Every chart has a title and a description. Nothing is said by colour alone: what is one-to-one has
-a filled disc and a thick line, campaigns have hollow squares and dashes, and all carry names.
+a filled disc and a thick line, campaigns have rings and dashes, and all carry names.
 A chart with long labels is drawn twice, for wide and for narrow screens; the style sheet shows one.
 """
 
@@ -18,6 +19,7 @@ from visavis.report.charts.axes import HALF, NARROW, WIDE, Layout, on_every_scre
 from visavis.report.charts.bars import bar_list, histogram
 from visavis.report.charts.dots import DotPanel, DotRow, dots
 from visavis.report.charts.lines import Series, lines
+from visavis.report.charts.pairs import PairRow, pairs
 from visavis.report.charts.reliability import bin_ratios, reliability
 from visavis.report.charts.speed import Band, speed
 
@@ -29,6 +31,7 @@ __all__ = [
     "DotPanel",
     "DotRow",
     "Layout",
+    "PairRow",
     "Series",
     "bar_list",
     "bin_ratios",
@@ -36,6 +39,7 @@ __all__ = [
     "histogram",
     "lines",
     "on_every_screen",
+    "pairs",
     "reliability",
     "speed",
 ]

@@ -21,6 +21,7 @@ __all__ = [
     "line",
     "mark",
     "on_every_screen",
+    "spread",
     "text",
     "ticks",
     "wrapped",
@@ -151,14 +152,10 @@ def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
     return element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
 
 
-def mark(x: float, y: float, is_one: bool, size: float = 6.5) -> Markup:
-    """A filled disc for what is one-to-one, a hollow square for a campaign."""
-    if is_one:
-        return element("circle", cx=x, cy=y, r=size, class_="mark one")
-    side = 1.75 * size
-    return element(
-        "rect", x=x - side / 2, y=y - side / 2, width=side, height=side, class_="mark campaign"
-    )
+def mark(x: float, y: float, is_one: bool, size: float = 5.5) -> Markup:
+    """A filled disc for what is one-to-one, a ring for a campaign."""
+    kind = "one" if is_one else "campaign"
+    return element("circle", cx=x, cy=y, r=size, class_=f"mark {kind}")
 
 
 def fitted(content: str, width: float, size: float = 14.0) -> str:
@@ -173,7 +170,8 @@ def fitted(content: str, width: float, size: float = 14.0) -> str:
 
 def wrapped(content: str, width: float, size: float = 14.0, count: int = 2) -> list[str]:
     """`content` in at most `count` lines of `width` pixels, the last one cut where it must be."""
-    lines, words = [""], content.split()
+    # A number and its per cent sign stay together.
+    lines, words = [""], content.replace(" %", "\u202f%").split(" ")
     for position, word in enumerate(words):
         longer = f"{lines[-1]} {word}".strip()
         if _width(longer, size) <= width:

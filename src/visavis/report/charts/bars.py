@@ -8,9 +8,10 @@ from typing import Final
 from visavis.report.charts.axes import Layout, Scale, fitted, frame, line, text, ticks
 from visavis.report.markup import Markup, element
 
-__all__ = ["bar_list", "histogram"]
+__all__ = ["SMALL", "bar_list", "histogram"]
 
-_SMALL: Final = Layout("small", 300)
+#: One of several side by side.
+SMALL: Final = Layout("small", 300)
 
 
 def histogram(
@@ -26,6 +27,7 @@ def histogram(
     say_x: Callable[[float], str],
     say_y: Callable[[float], str],
     width: float = 1.0,
+    layout: Layout = SMALL,
 ) -> Markup:
     """Draw a small histogram; several of one `x_high` and `y_high` can be compared.
 
@@ -42,10 +44,11 @@ def histogram(
         Ticks in words.
     width : float
         Of a bar, in the unit of x.
+    layout : Layout
     """
     height, left, right, top, bottom = 186.0, 44.0, 10.0, 12.0, 138.0
     y_marks = ticks(0.0, y_high, 3)
-    across = Scale(0.0, x_high, left, _SMALL.width - right)
+    across = Scale(0.0, x_high, left, layout.width - right)
     up = Scale(0.0, y_marks[-1], bottom, top)
     parts = [text(across.end, height - 10, x_title, "tick", "end")]
     for value in y_marks:
@@ -69,11 +72,12 @@ def histogram(
                 class_="bar one" if is_one else "bar campaign",
             )
         )
-    for value in ticks(0.0, x_high, 5):
+    # Few bars are named one by one.
+    for value in ticks(0.0, x_high, int(x_high) if width == 1.0 and x_high <= 9 else 5):
         if value < x_high:
             x = (across(value) + across(value + width)) / 2 if width == 1.0 else across(value)
             parts.append(text(x, bottom + 18, say_x(value), "tick", "middle"))
-    return frame(chart_id, _SMALL, height, *parts, title=title, description=description)
+    return frame(chart_id, layout, height, *parts, title=title, description=description)
 
 
 def bar_list(

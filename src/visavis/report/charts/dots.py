@@ -22,8 +22,9 @@ from visavis.report.numbers import Interval
 
 __all__ = ["DotPanel", "DotRow", "dots"]
 
-_CAP: Final = 5.0
-_SAID_WIDTH: Final = 142.0
+#: Taller than the marks, so that a short whisker is seen behind one.
+_CAP: Final = 8.0
+_SAID_WIDTH: Final = 136.0
 _TOP: Final = 34.0
 _FOOT: Final = 30.0
 
@@ -93,7 +94,10 @@ def dots(
 def _beside(
     rows: Sequence[DotRow], panels: Sequence[DotPanel], layout: Layout
 ) -> tuple[list[Markup], float]:
-    label_width, gap, row_height = 268.0, 30.0, 46.0
+    label_width, gap = 236.0, 30.0
+    begin = 46.0 if any(row.name for row in rows) else 0.0
+    labels = [wrapped(row.label, label_width - begin - 2, 13.5, 3) for row in rows]
+    row_height = max(44.0, 14.0 + 17.0 * max(map(len, labels)))
     panel_width = (layout.width - label_width - gap * len(panels)) / len(panels)
     bottom = _TOP + row_height * len(rows)
     parts = []
@@ -102,10 +106,9 @@ def _beside(
         if place:
             edge = middle - row_height / 2
             parts.append(line(0, edge, layout.width, edge, "hair"))
-        parts.append(text(0, middle + 5, fitted(row.name, 46), "name"))
-        said = wrapped(row.label, label_width - 48, 13.5)
-        top = middle + 5 - 8.5 * (len(said) - 1)
-        parts += [text(46, top + 17 * n, each, "label") for n, each in enumerate(said)]
+        top = middle + 5 - 8.5 * (len(labels[place]) - 1)
+        parts.append(text(0, top, fitted(row.name, begin), "name"))
+        parts += [text(begin, top + 17 * n, each, "label") for n, each in enumerate(labels[place])]
     for position, panel in enumerate(panels):
         left = label_width + gap + position * (panel_width + gap)
         scale, marks = _scale(rows, position, left, left + panel_width - _SAID_WIDTH)
@@ -120,21 +123,26 @@ def _beside(
 def _below(
     rows: Sequence[DotRow], panels: Sequence[DotPanel], layout: Layout
 ) -> tuple[list[Markup], float]:
-    row_height, y = 52.0, 0.0
-    parts = []
+    begin = 40.0 if any(row.name for row in rows) else 0.0
+    labels = [wrapped(row.label, layout.width - begin - 2, 13.5, 2) for row in rows]
+    heights = [17.0 * len(each) + 35.0 for each in labels]
+    y = 0.0
+    parts: list[Markup] = []
     for position, panel in enumerate(panels):
-        top, bottom = y + _TOP, y + _TOP + row_height * len(rows)
+        top, bottom = y + _TOP, y + _TOP + sum(heights)
         scale, marks = _scale(rows, position, 6.0, layout.width - _SAID_WIDTH)
         parts.append(text(0, y + 15, panel.title, "panel"))
         parts += _axis(scale, marks, panel, top, bottom)
         for place, row in enumerate(rows):
-            edge = top + row_height * place
+            edge = top + sum(heights[:place])
             if place:
                 parts.append(line(0, edge, layout.width, edge, "hair"))
-            label = fitted(row.label, layout.width - 48, 13.5)
-            parts.append(text(0, edge + 19, fitted(row.name, 44), "name"))
-            parts.append(text(44, edge + 19, label, "label halo"))
-            parts += _estimate(scale, row, position, panel, edge + 36)
+            parts.append(text(0, edge + 19, fitted(row.name, begin), "name halo"))
+            parts += [
+                text(begin, edge + 19 + 17 * n, each, "label halo")
+                for n, each in enumerate(labels[place])
+            ]
+            parts += _estimate(scale, row, position, panel, edge + heights[place] - 16)
         y = bottom + _FOOT + 16
     return parts, y - 10
 
@@ -144,7 +152,7 @@ def _scale(
 ) -> tuple[Scale, list[float]]:
     held = [each for row in rows if (each := row.estimates[position]) is not None]
     ends = [end for each in held for end in each if end is not None]
-    marks = ticks(min([0.0, *ends]), max([0.0, *ends]), 3)
+    marks = ticks(min([0.0, *ends]), max([0.0, *ends]), 4)
     return Scale(marks[0], marks[-1], begin, end), marks
 
 
@@ -166,12 +174,21 @@ def _estimate(scale: Scale, row: DotRow, position: int, panel: DotPanel, y: floa
     if held is None:
         return [text(said_x, y + 5, "not known", "label")]
     kind = "one" if row.is_one else "campaign"
-    parts = []
+    zero, end = scale(0.0), scale(held.value)
+    stem = element(
+        "rect",
+        x=min(zero, end),
+        y=y - 3.5,
+        width=abs(end - zero),
+        height=7,
+        class_=f"stem {kind}",
+    )
+    parts = [stem]
     if held.low is not None and held.high is not None:
         low, high = scale(held.low), scale(held.high)
         parts.append(line(low, y, high, y, f"whisker {kind}"))
         parts += [line(x, y - _CAP, x, y + _CAP, f"whisker {kind}") for x in (low, high)]
-    parts.append(mark(scale(held.value), y, row.is_one))
+    parts.append(mark(end, y, row.is_one, 4.5))
     parts.append(
         text(
             said_x,

@@ -48,17 +48,18 @@ def lines(
 ) -> Markup:
     """Draw curves that begin at 0, in one pair of axes."""
     height, left, right, top, bottom = 300.0, 58.0, 52.0, 34.0, 250.0
-    x_marks = ticks(0.0, max((x for each in series for x, _ in each.points), default=1.0), 4)
     y_marks = ticks(0.0, max((y for each in series for _, y in each.points), default=1.0), 4)
-    across = Scale(0.0, x_marks[-1], left, layout.width - right)
+    # The axis ends where the curves end; a round number beyond would leave a gap before the names.
+    furthest = max((x for each in series for x, _ in each.points), default=1.0) or 1.0
+    x_marks = [value for value in ticks(0.0, furthest, 4) if value <= furthest]
+    across = Scale(0.0, furthest, left, layout.width - right)
     up = Scale(0.0, y_marks[-1], bottom, top)
     parts = [text(0, 14, y_title, "panel"), text(across.end, height - 8, x_title, "tick", "end")]
     for value in y_marks:
         y = up(value)
         parts.append(line(left, y, across.end, y, "grid" if value else "axis"))
         parts.append(text(left - 8, y + 4.5, say(value), "tick", "end"))
-    for value in x_marks:
-        parts.append(text(across(value), bottom + 19, say(value), "tick", "middle"))
+    parts += [text(across(x), bottom + 19, say(x), "tick", "middle") for x in x_marks]
     ends = [up(each.points[-1][1]) if each.points else bottom for each in series]
     places = spread(ends, 16.0, top + 4, bottom - 2)
     # What matters most is drawn last, above the rest.

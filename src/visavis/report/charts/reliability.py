@@ -41,7 +41,7 @@ def reliability(chart_id: str, bins: Sequence[Bin], *, title: str, description: 
     height, left, top, bottom = 400.0, 62.0, 34.0, 346.0
     held = [each for each in bins if each.expected > 0 and each.observed > 0]
     least = min((min(each.expected, each.observed) for each in held), default=0.01)
-    low = 10.0 ** math.floor(math.log10(max(least, 1e-6)))
+    low = 10.0 ** math.floor(math.log10(min(max(least, 1e-6), 0.1)))
     across = Scale(low, 1.0, left, HALF.width - 14, is_log=True)
     up = Scale(low, 1.0, bottom, top, is_log=True)
     parts = [

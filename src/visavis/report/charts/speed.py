@@ -20,7 +20,8 @@ class Band(NamedTuple):
     Attributes
     ----------
     low, high : float
-    label : str
+    label, short_label : str
+        For wide and for narrow screens.
     is_faint : bool
         Whether it is another way to count the same.
     """
@@ -28,6 +29,7 @@ class Band(NamedTuple):
     low: float
     high: float
     label: str
+    short_label: str
     is_faint: bool
 
 
@@ -68,7 +70,8 @@ def speed(
         parts.append(line(x, top, x, bottom, "zero" if power == 0 else "grid"))
         parts.append(text(x, bottom + 19, f"{10.0**power:,g}×", "tick", "middle"))
     for place, band in enumerate(bands):
-        parts += _band(band, across, 24.0 * place + 14, bottom, pattern)
+        said = band.label if wide else band.short_label
+        parts += _band(band, said, across, 24.0 * place + 14, bottom, pattern)
     for place, (label, each) in enumerate(rows):
         edge = top + row_height * place
         middle = edge + (row_height / 2 if wide else 37.0)
@@ -103,7 +106,9 @@ def _hatch(pattern: str) -> Markup:
     )
 
 
-def _band(band: Band, across: Scale, label_y: float, bottom: float, pattern: str) -> list[Markup]:
+def _band(
+    band: Band, said: str, across: Scale, label_y: float, bottom: float, pattern: str
+) -> list[Markup]:
     left, right = across(band.low), across(band.high)
     return [
         element(
@@ -116,7 +121,7 @@ def _band(band: Band, across: Scale, label_y: float, bottom: float, pattern: str
             # An attribute loses against the style sheet, so the faint band keeps its own fill.
             fill=f"url(#{pattern})",
         ),
-        text(right, label_y, band.label, "band-ink", "end"),
+        text(right, label_y, said, "band-ink", "end"),
     ]
 
 
@@ -125,7 +130,11 @@ def _ratio(held: Interval, across: Scale, y: float) -> list[Markup]:
     if held.low is not None and held.high is not None:
         low, high = across(held.low), across(held.high)
         parts.append(line(low, y, high, y, "whisker one"))
-    x = across(held.value)
+    x, one = across(held.value), across(1.0)
+    stem = element(
+        "rect", x=min(x, one), y=y - 3.5, width=abs(x - one), height=7, class_="stem one"
+    )
+    parts.insert(0, stem)
     near_end = x > across.end - 90
     parts.append(mark(x, y, True))
     parts.append(

@@ -1,0 +1,94 @@
+"""What several commands are asked, and errors that name the option rather than an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from visavis.errors import InputError, LimitError, SchemaError
+
+if TYPE_CHECKING:
+    from visavis.engine import Engine
+
+__all__ = [
+    "AsJson",
+    "AsOf",
+    "BaseFolder",
+    "CatalogFile",
+    "PolicyFile",
+    "Threads",
+    "VariantName",
+    "named",
+    "open_engine",
+]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+AsOf = Annotated[
+    str | None, typer.Option("--as-of", help="UTC date, inclusive; default: the base's.")
+]
+Threads = Annotated[int | None, typer.Option(help="Default: all processors of this process.")]
+VariantName = Annotated[
+    str | None, typer.Option("--variant", help="Force a kernel variant; never falls back.")
+]
+BaseFolder = Annotated[Path, typer.Option("--base", help="A folder that `visavis load` made.")]
+CatalogFile = Annotated[Path, typer.Option("--catalog", help=".parquet, .csv, .jsonl or .toml")]
+PolicyFile = Annotated[
+    Path | None, typer.Option("--policy", help="A TOML file; default: the defaults of a policy.")
+]
+
+#: Errors that can be raised again with another field: a rule's names its own.
+_RENAMED: Final = (InputError, SchemaError, LimitError)
+
+
+@contextmanager
+def named(within: str | None = None, **options: str) -> Iterator[None]:
+    """Name the option at fault: ``named(path="--base")`` turns field ``path`` into ``--base``.
+
+    What stands behind a dot stays: ``facts.kind`` becomes ``--facts kind``.
+
+    Parameters
+    ----------
+    within : str, optional
+        The option of every other field: ``value`` becomes ``--catalog value``.
+    options : str
+        By field.
+    """
+    try:
+        yield
+    except InputError as error:
+        head, _, rest = (error.field or "").partition(".")
+        if type(error) not in _RENAMED or (head not in options and within is None):
+            raise
+        field = f"{options[head]} {rest}" if head in options else f"{within} {error.field or ''}"
+        renamed = type(error)(
+            error.reason, field=field.rstrip(), row=error.row, subject=error.subject
+        )
+        raise renamed from error
+
+
+def open_engine(
+    base: Path,
+    catalog: Path,
+    policy: Path | None,
+    *,
+    as_of: str | None,
+    threads: int | None,
+    variant: str | None,
+) -> Engine:
+    """Read base, catalog and policy, and make them ready to answer."""
+    from visavis.base import Base
+    from visavis.catalog import Catalog
+    from visavis.engine import Engine
+    from visavis.policy import Policy
+
+    with named(path="--base"):
+        profiles = Base.read(base)
+    with named("--catalog", path="--catalog"):
+        capabilities = Catalog.read(catalog)
+    with named(policy="--policy", as_of="--as-of", threads="--threads", variant="--variant"):
+        limits = Policy() if policy is None else Policy.read(policy)
+        return Engine(profiles, capabilities, limits, as_of=as_of, threads=threads, variant=variant)

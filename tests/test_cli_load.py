@@ -1,0 +1,115 @@
+"""`visavis load`: which day, which types, what it replaces, and how it names a wrong cell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from commands import AS_OF, NOTICE, call, done, refused, write_base, write_inputs
+from visavis import Base, cli
+from visavis.domain import AS_OF_METADATA, NOTICE_METADATA
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Input files, and a base made from them; nobody writes into it."""
+    folder = write_inputs(tmp_path_factory.mktemp("world"))
+    write_base(folder)
+    return folder
+
+
+def test_load_says_what_the_base_knows(tmp_path: Path) -> None:
+    profiles = tmp_path / "profiles.csv"
+    profiles.write_text("customer_id,visits\n007,1\n7,2\n")
+    given = ["--profiles", profiles, "--as-of", AS_OF, "--out", tmp_path / "base"]
+    summary = done("load", *given, "--json").json()
+    assert summary["customer_count"] == 2, "007 and 7 are two customers"
+    assert summary["notice"] is None
+    refused = call("load", *given)
+    assert refused.status == cli.EXIT_INPUT
+    assert "never overwritten" in refused.errors
+
+
+def test_load_replaces_a_base_when_asked(tmp_path: Path) -> None:
+    profiles = tmp_path / "profiles.csv"
+    given = ["--profiles", profiles, "--as-of", AS_OF, "--out", tmp_path / "base", "--json"]
+    profiles.write_text("customer_id,visits\na,1\n")
+    first = done("load", *given).json()
+    profiles.write_text("customer_id,visits\na,2\n")
+    second = done("load", *given, "--replace").json()
+    assert Base.read(tmp_path / "base").digest == second["digest"] != first["digest"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "profiles.csv"]
+
+
+def test_every_notice_of_the_tables_goes_with_the_base(world: Path, tmp_path: Path) -> None:
+    table = pa.table({"customer_id": ["ann"], "age": [40]})
+    said = table.replace_schema_metadata({NOTICE_METADATA: b"Ages are guessed."})
+    pq.write_table(said, tmp_path / "attributes.parquet")
+    given = ["--attributes", tmp_path / "attributes.parquet", "--out", tmp_path / "base"]
+    summary = done("load", "--profiles", world / "indicators.parquet", *given, "--json").json()
+    assert summary["notice"] == f"{NOTICE} Ages are guessed."
+    assert Base.read(tmp_path / "base").notice == summary["notice"]
+    assert (
+        NOTICE
+        in done(
+            "load", "--profiles", world / "indicators.parquet", "--out", tmp_path / "other"
+        ).output
+    )
+
+
+@pytest.mark.parametrize("name", ["profiles", "attributes", "facts", "types"])
+def test_a_table_that_is_not_there_is_named(world: Path, tmp_path: Path, name: str) -> None:
+    given = {"profiles": "indicators.parquet", "attributes": "attributes.csv", name: "none.csv"}
+    parts = [part for option, file in given.items() for part in (f"--{option}", world / file)]
+    message = refused("load", *parts, "--out", tmp_path / "b")
+    assert message == f"--{name}: {world}/none.csv does not exist"
+
+
+def test_the_day_is_that_of_the_indicators_and_no_other(world: Path, tmp_path: Path) -> None:
+    given = ["load", "--profiles", world / "indicators.parquet", "--out", tmp_path / "base"]
+    message = refused(*given, "--as-of", "2026-02-01")
+    assert message.startswith("--as-of: is 2026-02-01, but")
+    assert AS_OF in message
+    assert done(*given, "--as-of", AS_OF, "--json").json()["as_of"] == AS_OF
+    again = ["load", "--profiles", world / "indicators.parquet", "--out", tmp_path / "again"]
+    assert done(*again, "--json").json()["as_of"] == AS_OF
+
+
+def test_the_day_must_be_given_where_no_table_says_it(tmp_path: Path) -> None:
+    (tmp_path / "profiles.csv").write_text("customer_id,visits\na,1\n")
+    pq.write_table(pa.table({"customer_id": ["a"], "x": [1.0]}), tmp_path / "p.parquet")
+    for name in ("profiles.csv", "p.parquet"):
+        message = refused("load", "--profiles", tmp_path / name, "--out", tmp_path / "base")
+        assert message.startswith("--as-of: must be given")
+    odd = pa.table({"customer_id": ["a"], "x": [1.0]}).replace_schema_metadata(
+        {AS_OF_METADATA: b"\xff", NOTICE_METADATA: b"\xfe said"}
+    )
+    pq.write_table(odd, tmp_path / "p.parquet")
+    message = refused("load", "--profiles", tmp_path / "p.parquet", "--out", tmp_path / "base")
+    assert message.startswith("--as-of: must be an ISO date")
+
+
+def test_a_wrong_cell_is_named_by_option_column_and_row(world: Path, tmp_path: Path) -> None:
+    out = ["--out", tmp_path / "base"]
+    profiles = tmp_path / "profiles.csv"
+    for text, message in (
+        ("customer_id,visits\na,1\nb,many\n", "--profiles visits, row 1: must be a number"),
+        ("customer_id,visits\na,1\nb,\n", "--profiles visits, row 1: must be finite"),
+        ("customer_id,visits\na,1\na,2\n", "--profiles customer_id, row 1: customer 'a'"),
+        ("visits\n1\n", "--profiles customer_id: is missing"),
+    ):
+        profiles.write_text(text)
+        given = ["--profiles", profiles, "--as-of", AS_OF]
+        assert refused("load", *given, *out).startswith(message)
+    known = ["--profiles", world / "indicators.parquet"]
+    facts = tmp_path / "facts.csv"
+    facts.write_text("customer_id,product,kind,date\nann,tea,eaten,2026-01-20\n")
+    assert refused("load", *known, "--facts", facts, *out).startswith("--facts kind, row 0: ")
+    given = ["--attributes", world / "attributes.csv", "--types", tmp_path / "types.toml"]
+    (tmp_path / "types.toml").write_text('agee = "int64"')
+    assert refused("load", *known, *given, *out).startswith("--types agee: is no attribute")
+    message = refused("load", *known, "--types", tmp_path / "types.toml", *out)
+    assert message == "--types: types are those of --attributes, which is not given"
