@@ -92,24 +92,26 @@ class Oracle:
         members = [[j for j, o in enumerate(offers) if o["product"] == p] for p in products]
         units = sorted(members, key=lambda unit: -max(popularity[j] for j in unit))
 
-        def slots(place: int, left: int) -> int:
-            return left // len(units) + (place < left % len(units))
+        def slots(place: int, left: int, count: int) -> int:
+            return left // count + (place < left % count)
 
         return self.in_turn(units, slots, k, cap)
 
     def in_turn(
-        self, units: list[list[int]], size: Callable[[int, int], int], k: int, cap: float
+        self, units: list[list[int]], size: Callable[[int, int, int], int], k: int, cap: float
     ) -> Ledger:
+        """Rounds, until all is spent or nobody can send any more."""
         sent: Ledger = []
         budget = k * len(self.customers)
-        while True:
-            before = len(sent)
+        while len(sent) < budget and units:
+            left, short = budget - len(sent), []
             for place, unit in enumerate(units):
+                planned = size(place, left, len(units))
                 pairs = [pair for pair in self.pairs() if pair[2] in unit]
-                count = min(size(place, budget - before), budget - len(sent))
-                self.take(sent, pairs, count, cap)
-            if len(sent) == before:
-                return sent
+                if self.take(sent, pairs, min(planned, budget - len(sent)), cap) < planned:
+                    short.append(unit)
+            units = [unit for unit in units if unit not in short]
+        return sent
 
     def waves(self, order: list[int], k: int, cap: int, share: float) -> Ledger:
         sent: Ledger = []

@@ -177,7 +177,8 @@ def test_the_future_does_not_leak(shop: Shop, learned: Any) -> None:
         assert np.array_equal(getattr(own, name), getattr(leaked, name))
 
 
-def test_labels_of_other_customers_teach_nothing(shop: Shop) -> None:
+def test_labels_of_other_customers_teach_nothing(shop: Shop, learned: Any) -> None:
+    genuine = dict(learned.pooled)
     other = dict(zip(shop.ids, np.random.default_rng(1).permutation(shop.ids), strict=True))
     windows = []
     for window in shop.windows():
@@ -185,8 +186,9 @@ def test_labels_of_other_customers_teach_nothing(shop: Shop) -> None:
         outcomes = window.outcomes.set_column(0, "customer_id", pa.array(swapped))
         windows.append(replace(window, outcomes=outcomes))
     found = dict(learn(windows, shop.base(AS_OF), declared(), SPEC, threads=1).pooled)
-    assert abs(found["x0"]) < 0.2
-    assert abs(found["history: days 30d"]) < 0.2
+    # Somebody else's purchases: what is left is chance, an order below what there is to find.
+    assert abs(found["x0"]) < 0.1 < genuine["x0"]
+    assert abs(found["declared weights"]) < 0.2
 
 
 def test_a_stopped_run_goes_on_where_it_was(shop: Shop, learned: Any, tmp_path: Path) -> None:

@@ -26,6 +26,12 @@ SHOWN_CUSTOMERS: Final = 3
 #: Contributions listed in an explanation: those of the largest magnitude.
 SHOWN_CONTRIBUTIONS: Final = 8
 
+#: What the demo wrote, first what people read.
+SHOWN_FILES: Final = (
+    *("report.html", "report.json", "opportunities.parquet", "run.json", "model.md"),
+    *("catalog.parquet", "base"),
+)
+
 #: What the demo's figures are of, by their names in run.json.
 HELD_OUT_WORDS: Final = {
     "match": "the match: rules, consent, ranked by expected value",
@@ -48,8 +54,9 @@ def show_demo(done: DemoRun, console: Console) -> None:
     console.print()
     show_notice(done.summary["notice"], console)
     console.print()
-    for name in ("opportunities.parquet", "run.json", "model.md", "catalog.parquet", "base"):
-        console.print(Text("  ") + plain(done.folder / name), soft_wrap=True)
+    for name in SHOWN_FILES:
+        if (done.folder / name).exists():
+            console.print(Text("  ") + plain(done.folder / name), soft_wrap=True)
     chosen = done.table.slice(0, 1).to_pylist()
     if chosen:
         asked = {
@@ -68,7 +75,7 @@ def show_demo(done: DemoRun, console: Console) -> None:
 def show_notice(notice: str | None, console: Console) -> None:
     """Print what must stand wherever results of a data set are shown."""
     if notice is not None:
-        console.print(plain(notice, "dim"))
+        console.print(plain(notice, "dim"), soft_wrap=True)
 
 
 def show_explanation(engine: Engine, explanation: Explanation, console: Console) -> None:
@@ -104,7 +111,7 @@ def _show_terms(engine: Engine, explanation: Explanation, console: Console) -> N
     rest = [term for term in explanation.contributions if term not in listed]
     if rest:
         total = sum(term.contribution for term in rest)
-        add_row(terms, f"{total:+.4f}", f"{len(rest)} smaller ones", "")
+        add_row(terms, f"{total:+.4f}", f"{len(rest)} smaller", "")
     console.print(terms)
 
 

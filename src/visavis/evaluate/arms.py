@@ -162,7 +162,7 @@ def same_for_all(scored: PairScores, popularity: Float64, *, k: int) -> Contacts
     limit does, the next popular one takes the place, so that the arm loses no contacts to rules.
     """
     units = _single(_popular_first(popularity))
-    return _campaigns(scored, units, lambda _: _sizes(units, scored.customer_count), k, k)
+    return _campaigns(scored, units, _always(scored.customer_count), k, k)
 
 
 def campaigns(
@@ -184,7 +184,7 @@ def campaigns(
     """
     units = _single(_popular_first(popularity))
     size = max(1, round(share * scored.customer_count))
-    return _campaigns(scored, units, lambda _: _sizes(units, size), k, cap)
+    return _campaigns(scored, units, _always(size), k, cap)
 
 
 def campaigns_in_waves(
@@ -225,7 +225,8 @@ def equal_slots(
     The budget of k · customers is cut into as many slots as the catalog has products; what does
     not divide goes to the most popular ones, one each. Products take their turn in order of
     popularity, and each takes the best pairs of its capabilities with customers who have room.
-    Slots that a product could not fill are shared out again in the same way.
+    Slots that a product could not fill are shared out again, in the same way, among those that
+    filled theirs.
     """
     products = scored.engine.catalog.codes("product")[0]
     by_product = np.argsort(products, kind="stable")
@@ -234,9 +235,9 @@ def equal_slots(
     most = np.array([popularity[unit].max() for unit in members])
     units = [members[p] for p in _popular_first(most)]
 
-    def slots(left: int) -> Int64:
-        each, rest = divmod(left, len(units))
-        return each + (np.arange(len(units)) < rest).astype(np.int64)
+    def slots(left: int, count: int) -> Int64:
+        each, rest = divmod(left, count)
+        return each + (np.arange(count) < rest).astype(np.int64)
 
     return _campaigns(scored, units, slots, k, cap)
 
@@ -317,22 +318,27 @@ def _walks(scored: PairScores, positions: Int64, size: int) -> tuple[_Pairs, npt
 def _campaigns(
     scored: PairScores,
     units: Sequence[Int64],
-    sizes_of: Callable[[int], Int64],
+    sizes_of: Callable[[int, int], Int64],
     k: int,
     cap: int | None,
 ) -> Contacts:
-    """Unit after unit takes its best pairs with customers who have room, until all is spent."""
+    """Unit after unit takes its best pairs with customers who have room, until all is spent.
+
+    `sizes_of` says from (budget left, units) how many each unit may take in the round to come.
+    """
     room, left = _Room(scored, cap), k * scored.customer_count
-    is_moving = True
-    while left > 0 and is_moving and not room.is_full:
-        before = left
-        sizes = sizes_of(left)
+    while left > 0 and units and not room.is_full:
+        sizes, open_units = sizes_of(left, len(units)), []
         for (unit, scores), size in zip(scored.columns(units), sizes.tolist(), strict=False):
             best = _best_of_unit(unit, scores, scored.groups, room).best(min(size, left))
-            left -= room.give(best)
+            given = room.give(best)
+            left -= given
             if left == 0 or room.is_full:
                 break
-        is_moving = left < before
+            # Room only ever shrinks: a unit that fell short has nothing left to send.
+            if given == size:
+                open_units.append(unit)
+        units = open_units
     return _joined(room.parts).sent(scored)
 
 
@@ -358,8 +364,8 @@ def _single(order: Int64) -> list[Int64]:
     return [order[place : place + 1] for place in range(len(order))]
 
 
-def _sizes(units: Sequence[Int64], size: int) -> Int64:
-    return np.full(len(units), size, dtype=np.int64)
+def _always(size: int) -> Callable[[int, int], Int64]:
+    return lambda _, count: np.full(count, size, dtype=np.int64)
 
 
 def _popular_first(popularity: Float64) -> Int64:

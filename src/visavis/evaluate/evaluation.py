@@ -18,7 +18,7 @@ from visavis.errors import InputError, SchemaError
 from visavis.evaluate import arms as arm
 from visavis.evaluate.arms import CAMPAIGN_SHARE, Contacts
 from visavis.evaluate.metrics import COLUMNS, CONFIDENCE, Interval, Resampled, Tally, rate, tally
-from visavis.evaluate.outcomes import Outcomes, bought_pairs, check_popularity, popularity_of
+from visavis.evaluate.outcomes import Outcomes, bought_pairs, check_popularity, popularity_from
 from visavis.evaluate.scored import By, Float64, Int64, PairScores
 from visavis.evaluate.segments import SEGMENT_COUNT
 from visavis.policy import K_MAX
@@ -169,6 +169,7 @@ class _Setting:
 
     scored: PairScores
     popularity: Float64
+    bought: tuple[Int64, Int64]
     k: int
     cap: int
     share: float
@@ -342,13 +343,14 @@ def _setting(
     scored = PairScores(engine, by)
     if not scored.customer_count:
         raise InputError("leaves nobody who may be contacted", field="engine")
+    bought = bought_pairs(engine)
     order = (
-        popularity_of(engine)
+        popularity_from(bought, engine.catalog)
         if popularity is None
         else check_popularity(popularity, scored.capability_count)
     )
     cap = 2 * k if cap is None else check_count(cap, "cap", k)
-    return _Setting(scored, order, k, cap, share, seed)
+    return _Setting(scored, order, bought[:2], k, cap, share, seed)
 
 
 def _evaluate(
@@ -361,13 +363,12 @@ def _evaluate(
 ) -> Evaluation:
     scored = setting.scored
     engine = scored.engine
-    bought = bought_pairs(engine)[:2]
     contacts, tallies = {}, {}
     for done, name in enumerate(names):
         started = time.perf_counter()
         contacts[name] = setting.contacts_of(name)
         tallies[name] = tally(
-            contacts[name], outcomes, engine.catalog, scored.customer_index, bought
+            contacts[name], outcomes, engine.catalog, scored.customer_index, setting.bought
         )
         seconds[name] = time.perf_counter() - started
         if progress is not None:

@@ -22,7 +22,14 @@ from visavis.errors import InputError, LimitError, SchemaError
 from visavis.evaluate.scored import Float64, Int64
 from visavis.history.facts import Level, fact_rows
 
-__all__ = ["Outcomes", "bought_pairs", "check_popularity", "outcomes_of", "popularity_of"]
+__all__ = [
+    "Outcomes",
+    "bought_pairs",
+    "check_popularity",
+    "outcomes_of",
+    "popularity_from",
+    "popularity_of",
+]
 
 #: Largest sum of all cents: sums of resampled customers then stay exact in float64.
 CENTS_MAX: Final = 2**46
@@ -225,8 +232,13 @@ def popularity_of(engine: Engine) -> Float64:
     ndarray of shape (m,), float64
         Counts of (customer, day) up to as_of.
     """
-    _, product, days = bought_pairs(engine)
-    codes, labels = engine.catalog.codes("product")
+    return popularity_from(bought_pairs(engine), engine.catalog)
+
+
+def popularity_from(bought: tuple[Int64, Int64, Int64], catalog: Catalog) -> Float64:
+    """`popularity_of` from what `bought_pairs` found."""
+    _, product, days = bought
+    codes, labels = catalog.codes("product")
     counts = np.bincount(product, weights=days, minlength=len(labels))
     return np.asarray(counts[codes], dtype=np.float64)
 

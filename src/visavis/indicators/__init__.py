@@ -4,7 +4,9 @@
 
     spec.py       the declarative spec (TOML)
     sources.py    Parquet, CSV and Arrow as one relation, every cell checked
-    events.py     events → exact integers per customer, day and value (DuckDB)
+    parts.py      slices of the customers by a hash of the id, and merging them
+    events.py     events → a table sorted by customer (DuckDB)
+    blocks.py     exact integers per customer, day and value of a block
     days.py       what a kind is given, and sums in fixed order
     kinds.py      the kinds: one small function each
     assemble.py   compute: block after block into one float32 matrix; Indicators
@@ -16,6 +18,15 @@ from visavis.indicators.assemble import (
     compute,
     find_definition,
 )
+from visavis.indicators.parts import merge_parts, part_of
 from visavis.indicators.spec import IndicatorSpec
 
-__all__ = ["IndicatorDefinition", "IndicatorSpec", "Indicators", "compute", "find_definition"]
+__all__ = [
+    "IndicatorDefinition",
+    "IndicatorSpec",
+    "Indicators",
+    "compute",
+    "find_definition",
+    "merge_parts",
+    "part_of",
+]

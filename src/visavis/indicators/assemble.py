@@ -35,6 +35,7 @@ from visavis.domain import AS_OF_METADATA, CUSTOMER_ID, day_number, parse_date
 from visavis.errors import InputError, LimitError, SchemaError
 from visavis.indicators.days import CustomerDays, evaluate
 from visavis.indicators.events import EventLedger, Resources, open_ledger
+from visavis.indicators.parts import check_part
 from visavis.indicators.sources import Relation
 from visavis.indicators.spec import IndicatorSpec
 from visavis.store import write_bytes
@@ -172,6 +173,7 @@ def compute(
     threads: int | None = None,
     temp_directory: Path | None = None,
     block_customers: int | None = None,
+    part: tuple[int, int] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Indicators:
     """Compute the indicators of every customer with an event on or before as_of.
@@ -193,6 +195,9 @@ def compute(
         Where to spill (about the size of the events as Parquet); default: the system's.
     block_customers : int, optional
         Most customers worked on at once; default: by the number of indicators.
+    part : (index, count), optional
+        Only the customers of this part (`part_of` says which); their rows are those of the whole.
+        All events are read, but only the part's are sorted and kept. A part may be empty.
     progress : callable, optional
         Called with (customers done, customers in all) after each block.
 
@@ -206,16 +211,18 @@ def compute(
         If a column that the spec names is missing or of a wrong type, or two indicators have one
         name.
     InputError
-        If a cell is null, not finite or out of range; it names column, row and file.
+        If a cell is null, not finite or out of range; it names column, row and file. Of a part,
+        cells of other parts are not looked at, but an error is that of the whole.
     LimitError
         If there are too many indicators, or the memory limit does not suffice.
     """
     day = day_number(parse_date(as_of, field="as_of"))
     if block_customers is not None and block_customers < 1:
         raise InputError(f"must be at least 1, got {block_customers}", field="block_customers")
+    own = None if part is None else check_part(part)
     key = spec.taxonomy.key if spec.taxonomy else None
     resources = Resources(memory_limit, threads, temp_directory)
-    with open_ledger(spec.events, key, spec.indicators, resources) as ledger:
+    with open_ledger(spec.events, key, spec.indicators, resources, own) as ledger:
         ledger.describe(events, taxonomy)
         definitions = _define(spec, ledger)
         customer_ids = ledger.ingest(day)

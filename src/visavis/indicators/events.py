@@ -29,7 +29,9 @@ import numpy as np
 import pyarrow as pa
 
 from visavis.errors import InputError, LimitError, SchemaError
-from visavis.indicators.days import CustomerDays, Int64, Level, Parameters, ValueDays
+from visavis.indicators.blocks import integers, no_days, read_days
+from visavis.indicators.days import CustomerDays, Int64, Level, Parameters
+from visavis.indicators.parts import Part, part_sql
 from visavis.indicators.sources import (
     MINOR_MAX,
     Relation,
@@ -69,8 +71,11 @@ def open_ledger(
     taxonomy_key: str | None,
     parameters: Sequence[Parameters],
     resources: Resources,
+    part: Part | None = None,
 ) -> Iterator[EventLedger]:
     """Yield an `EventLedger` in a temporary database, which is removed at the end.
+
+    With a `part`, the ledger holds the customers of that part only.
 
     Raises
     ------
@@ -105,7 +110,7 @@ def open_ledger(
         try:
             # Text without an offset means UTC, wherever this runs.
             connection.execute("SET TimeZone = 'UTC'")
-            ledger = EventLedger(connection, columns, taxonomy_key, parameters)
+            ledger = EventLedger(connection, columns, taxonomy_key, parameters, part)
             yield ledger
         except duckdb.OutOfMemoryException as error:
             reason = f"{resources.memory_limit} does not suffice: {first_line(error)}"
@@ -143,6 +148,7 @@ class EventLedger:
         columns: EventColumns,
         taxonomy_key: str | None,
         parameters: Sequence[Parameters],
+        part: Part | None = None,
     ) -> None:
         read = frozenset[str]().union(*(each.reads() for each in parameters))
         self._connection = connection
@@ -150,6 +156,7 @@ class EventLedger:
         self._key = taxonomy_key
         self._level_names = sorted({name for each in parameters if (name := each.level_read())})
         self._parameters = parameters
+        self._part = part
         self._reads_amount = "amount" in read or columns.amount_min_exclusive is not None
         self._reads_basket = "basket" in read
         self._sources: list[Source] = []
@@ -197,13 +204,15 @@ class EventLedger:
         Returns
         -------
         pyarrow.StringArray of shape (n_customers,)
-            Ids of the customers with at least one event kept, sorted by their UTF-8 bytes.
+            Ids of the customers with at least one event kept, sorted by their UTF-8 bytes; of a
+            part, perhaps none.
 
         Raises
         ------
         InputError
-            If a cell is null, not finite or out of range (column, row, file), or if no event is
-            left.
+            If a cell is null, not finite or out of range (column, row, file). Of a part, if such
+            a cell is in a row of its customers, and then the first of all rows is named: whichever
+            part finds one, the error is that of the whole. If no event of any customer is left.
         """
         self._as_of_day = as_of_day
         checked = self._create_source()
@@ -222,8 +231,9 @@ class EventLedger:
         )
         ids = self._connection.sql("SELECT customer_id FROM customers ORDER BY customer_index")
         counts = self._run("SELECT event_count FROM customers ORDER BY customer_index")
-        self.event_count = _integers(counts)["event_count"]
-        return pa.concat_arrays(ids.to_arrow_table()["customer_id"].cast(pa.string()).chunks)
+        self.event_count = integers(counts)["event_count"]
+        column = ids.to_arrow_table()["customer_id"].cast(pa.string())
+        return pa.concat_arrays([pa.array([], pa.string()), *column.chunks])
 
     def blocks(self, block_customers: int) -> Iterator[tuple[int, int]]:
         """Cut the customers into ranges [start, stop) of bounded customers and events."""
@@ -238,48 +248,17 @@ class EventLedger:
 
     def days(self, start: int, stop: int) -> CustomerDays:
         """Return the exact integers of customers [start, stop)."""
-        rows = self._run(
-            "SELECT customer_index, day, CAST(sum(spend) AS BIGINT) AS spend,"
-            " CAST(sum(bought) AS BIGINT) AS bought, CAST(sum(lines) AS BIGINT) AS lines,"
-            " count(basket) AS baskets FROM (SELECT customer_index, day, basket,"
-            " sum(minor) AS spend, sum(greatest(minor, 0)) AS bought, count(*) AS lines"
-            " FROM events WHERE customer_index >= ? AND customer_index < ? GROUP BY ALL)"
-            " GROUP BY customer_index, day ORDER BY customer_index, day",
-            [start, stop],
-        )
-        column = _integers(rows)
-        return CustomerDays(
-            customer_count=stop - start,
+        return read_days(
+            self._connection,
+            (start, stop),
+            as_of_day=self._as_of_day,
             minor_units=self._columns.minor_units,
-            customer=column["customer_index"] - start,
-            age=self._as_of_day - column["day"],
-            spend=column["spend"],
-            bought=column["bought"],
-            line_count=column["lines"],
-            basket_count=column["baskets"],
-            levels={
-                name: self._value_days(i, level, start, stop)
-                for i, (name, level) in enumerate(self.levels.items())
-            },
+            levels=self.levels,
         )
 
     def no_days(self) -> CustomerDays:
         """Return the days of no customer: what definitions are made from."""
-        none = np.zeros(0, dtype=np.int64)
-        return CustomerDays(
-            customer_count=0,
-            minor_units=self._columns.minor_units,
-            customer=none,
-            age=none,
-            spend=none,
-            bought=none,
-            line_count=none,
-            basket_count=none,
-            levels={
-                name: ValueDays(level, none, none, none, none)
-                for name, level in self.levels.items()
-            },
-        )
+        return no_days(self._columns.minor_units, self.levels)
 
     def lineage(self, parameters: Parameters) -> tuple[str, ...]:
         """Name the columns that decide an indicator: ``events.<column>``, ``taxonomy.<column>``."""
@@ -308,20 +287,6 @@ class EventLedger:
 
     def _in_taxonomy(self, column: str) -> bool:
         return column in self._taxonomy_types
-
-    def _value_days(self, index: int, level: Level, start: int, stop: int) -> ValueDays:
-        rows = self._run(
-            f"SELECT customer_index, day, code_{index} AS code,"
-            " CAST(sum(greatest(minor, 0)) AS BIGINT) AS bought FROM events"
-            f" WHERE customer_index >= ? AND customer_index < ? AND code_{index} IS NOT NULL"
-            " GROUP BY ALL ORDER BY customer_index, day, code",
-            [start, stop],
-        )
-        column = _integers(rows)
-        age = self._as_of_day - column["day"]
-        return ValueDays(
-            level, column["customer_index"] - start, age, column["code"], column["bought"]
-        )
 
     def _event_levels(self) -> list[int]:
         return [i for i, name in enumerate(self._level_names) if not self._in_taxonomy(name)]
@@ -429,16 +394,6 @@ class EventLedger:
 
     def _count_customers(self, checked: Mapping[str, Mapping[str, str]]) -> None:
         """Make `customers`: customer, customer_id, customer_index, event_count."""
-        self._run(
-            "CREATE TABLE counted AS SELECT customer, count(*) AS rows, count(day) AS day,"
-            " count(minor) AS minor, count(basket) AS basket,"
-            f" count(*) FILTER (WHERE {self._kept()}) AS event_count"
-            f" FROM {self._joined()} GROUP BY customer"
-        )
-        row_count, *filled = self._run(
-            "SELECT sum(rows), sum(rows) FILTER (WHERE customer IS NOT NULL), sum(day), sum(minor),"
-            " sum(basket) FROM counted"
-        ).fetchall()[0]
         columns = self._columns
         checks = [
             ("customer", columns.customer, "must not be empty"),
@@ -446,6 +401,10 @@ class EventLedger:
             ("minor", columns.amount, f"must be finite, at most {MINOR_MAX} minor units"),
             ("basket", columns.basket if self._reads_basket else None, "must not be empty"),
         ]
+        own = "" if self._part is None else self._own_customers(self._part)
+        row_count, *filled = self._count_filled(own)
+        if own and any(count != row_count for count in filled):
+            row_count, *filled = self._count_filled("")
         for (name, column, must), filled_count in zip(checks, filled, strict=True):
             if column is not None and filled_count != row_count:
                 refuse_first(self._connection, self._sources, column, checked[name], must)
@@ -454,8 +413,34 @@ class EventLedger:
             " CAST(row_number() OVER (ORDER BY CAST(customer AS VARCHAR)) - 1 AS INTEGER)"
             " AS customer_index, event_count FROM counted WHERE event_count > 0"
         )
-        if not self._run("SELECT 1 FROM customers LIMIT 1").fetchall():
+        if self._part is None and not self._run("SELECT 1 FROM customers LIMIT 1").fetchall():
             raise InputError("hold none that is kept on or before as_of", field="events")
+
+    def _own_customers(self, part: Part) -> str:
+        """Make `own`, the customers of `part` and the null; return SQL that keeps their rows."""
+        # A table in between: DuckDB would move the hash below DISTINCT, where it is taken of each
+        # row (4.5 s against 0.6 s for 10 M events of 100 k customers).
+        self._run("CREATE TABLE everybody AS SELECT DISTINCT customer FROM source")
+        self._run(
+            "CREATE TABLE own AS SELECT customer FROM everybody"
+            f" WHERE customer IS NULL OR {part_sql('customer', part)}"
+        )
+        self._run("DROP TABLE everybody")
+        return " SEMI JOIN own ON source.customer IS NOT DISTINCT FROM own.customer"
+
+    def _count_filled(self, own: str) -> tuple[int, ...]:
+        """Make `counted`, by customer; return how many rows, and in how many each cell is good."""
+        self._run(
+            "CREATE OR REPLACE TABLE counted AS SELECT source.customer, count(*) AS rows,"
+            " count(day) AS day, count(minor) AS minor, count(basket) AS basket,"
+            f" count(*) FILTER (WHERE {self._kept()}) AS event_count"
+            f" FROM {self._joined()}{own} GROUP BY source.customer"
+        )
+        counts = self._run(
+            "SELECT sum(rows), sum(rows) FILTER (WHERE customer IS NOT NULL), sum(day), sum(minor),"
+            " sum(basket) FROM counted"
+        ).fetchall()[0]
+        return tuple(count or 0 for count in counts)
 
     def _read_event_levels(self) -> None:
         """Make `level_<i>` for columns of the events; look up the codes of listed values only."""
@@ -469,8 +454,3 @@ class EventLedger:
                 for label in each.labels_read()
             }
             self.levels[name] = replace(self.levels[name], codes=self._codes(i, sorted(listed)))
-
-
-def _integers(rows: DuckDBPyConnection) -> dict[str, Int64]:
-    """Fetch all rows as int64 columns."""
-    return {name: np.asarray(array).astype(np.int64) for name, array in rows.fetchnumpy().items()}

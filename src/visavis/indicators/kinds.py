@@ -257,9 +257,7 @@ def trend(days: CustomerDays, parameters: TrendParameters) -> list[Column]:
     last_age = days.last_age()
     age = days.age - last_age[days.customer]
     amount = np.ones(len(age)) if parameters.of == "visits" else days.bought.astype(np.float64)
-    steadiness = ratio(
-        days.total(fade(age, short) * amount), days.total(fade(age, long) * amount)
-    )
+    steadiness = ratio(days.total(fade(age, short) * amount), days.total(fade(age, long) * amount))
     away = exp(-(last_age * LN2) * (1.0 / short - 1.0 / long))
     noun = {"visits": "visits", "spend": "positive amounts"}[parameters.of]
     formula = f"(Σ 2^(−age/{short:g}) of {noun} ÷ {short:g}) ÷ (the same with {long:g})"
