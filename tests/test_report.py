@@ -34,7 +34,7 @@ from visavis.report import (
     policy_in_words,
     write_report,
 )
-from visavis.report.arms import arms_by_policy, verdict_of
+from visavis.report.arms import arms_by_policy, best_pair, verdict_of, with_k
 from visavis.report.charts.axes import Scale, fitted, spread, ticks, wrapped
 from visavis.report.markup import element, fragment
 from visavis.report.numbers import (
@@ -105,6 +105,7 @@ def evaluation() -> dict[str, Any]:
             arm("A0", capped, 0.311, [0, 0, 0, 0, 0, 200]),
             arm("B", capped, 0.477, [0, 0, 0, 0, 0, 200]),
             arm("A2", capped, 0.312, [5, 5, 5, 5, 20, 160]),
+            arm("G_cap", capped, 0.481, [20, 5, 5, 5, 5, 160]),
             arm("G", free, 0.717, [90, 30, 20, *[1] * 60]),
             arm("A1", free, 0.522, [100, 40, 30, 30]),
         ],
@@ -455,7 +456,7 @@ def test_names_from_outside_stay_names(hostile: str) -> None:
     # What is compared must still find its way into the comparison.
     for each in content["evaluations"]:
         for place, one in enumerate(each["arms"]):
-            one["name"] = ("B", "A0", "A2", "G", hostile)[place]
+            one["name"] = ("B", "A0", "A2", "G", "G_cap", hostile)[place]
             one["contact_policy"] = hostile
     walk = check(page_of(content))
     assert set(walk.tags) <= set(Walk(page_of(full())).tags) | {"time"}
@@ -552,13 +553,13 @@ def test_what_json_cannot_hold_is_refused_by_place(
 def test_contact_policies_are_never_mixed() -> None:
     groups = arms_by_policy(evaluation())
     assert [(policy, [each.name for each in arms]) for policy, arms in groups] == [
-        ("at most 5 per customer", ["B", "A0", "A2"]),
+        ("at most 5 per customer", ["B", "G_cap", "A0", "A2"]),
         ("no cap", ["G", "A1"]),
     ]
     page = page_of(full())
     for picture in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL):
         names = set(re.findall(r'class="name[^"]*">(\w+)<', picture))
-        assert not (names & {"B", "A0", "A2"} and names & {"G", "A1"})
+        assert not (names & {"B", "G_cap", "A0", "A2"} and names & {"G", "A1"})
 
 
 @pytest.mark.parametrize(
@@ -584,6 +585,22 @@ def test_a_verdict_needs_an_interval() -> None:
     held = verdict_of(Interval(0.0, 0.0, 0.1))
     assert held is not None
     assert not held.is_known
+
+
+def test_the_claim_compares_one_to_one_with_a_campaign() -> None:
+    pair = best_pair(evaluation())
+    assert pair is not None
+    assert [each.name for each in pair] == ["B", "A2"]
+    alone = {"arms": [arm("B", "at most k per customer", 0.4, []), arm("A1", "no cap", 0.5, [])]}
+    assert best_pair(alone) is None
+    assert "No campaign was measured" in Walk(page_of({"evaluations": [alone]})).text
+
+
+def test_k_is_said_as_the_number_it_stands_for() -> None:
+    held = evaluation()
+    assert with_k(held, "at most k per customer") == "at most 5 per customer"
+    assert with_k(held, "k-means, the same k for all") == "k-means, the same 5 for all"
+    assert with_k({}, "at most k per customer") == "at most k per customer"
 
 
 def test_nothing_is_said_to_be_caused() -> None:

@@ -25,7 +25,9 @@ from visavis.store import (
     read_bytes,
     read_json,
     read_parquet,
+    remove,
     write_bytes,
+    write_csv,
     write_json,
     write_parquet,
 )
@@ -125,6 +127,22 @@ def test_a_table_that_fails_half_way_keeps_the_old_file(tmp_path: Path) -> None:
     assert caught.value.path == str(path)
     assert read_parquet(path).to_pydict() == {"x": [1]}
     assert names(tmp_path) == ["table.parquet"]
+
+
+def test_csv_is_written_whole_and_text_in_quotes(tmp_path: Path) -> None:
+    write_csv(tmp_path / "x.csv", pa.table({"x": ['a"b', ""], "y": [0.1, 1e-300]}))
+    assert (tmp_path / "x.csv").read_bytes() == b'"x","y"\n"a""b",0.1\n"",1e-300\n'
+    assert names(tmp_path) == ["x.csv"]
+
+
+def test_what_is_removed_is_gone_and_what_is_not_there_is_no_fault(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "file", b"x")
+    for _ in range(2):
+        remove(tmp_path / "file")
+        assert names(tmp_path) == []
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StorageError, match="folder cannot be removed: "):
+        remove(tmp_path / "folder")
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + bytes(99) + b"PAR1", b"a,b\n1,2\n"])

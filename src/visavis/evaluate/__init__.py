@@ -11,6 +11,7 @@
     segments.py     k-means, and what the average member is worth
     outcomes.py     what was bought, before as_of and in the window after it
     metrics.py      hits, captured spend, coverage, redundancy; bootstrap over customers
+    figures.py      what a comparison says, and how JSON holds it
     evaluation.py   evaluate() and sensitivity()
     timing.py       campaign loop, batched product and match on the same work
 
@@ -21,14 +22,8 @@ caused: that takes a control group.
 """
 
 from visavis.evaluate.arms import Contacts
-from visavis.evaluate.evaluation import (
-    ARMS,
-    ArmFigures,
-    Difference,
-    Evaluation,
-    evaluate,
-    sensitivity,
-)
+from visavis.evaluate.evaluation import ARMS, evaluate, sensitivity
+from visavis.evaluate.figures import ArmFigures, Difference, Evaluation
 from visavis.evaluate.metrics import Interval, Tally
 from visavis.evaluate.outcomes import Outcomes, outcomes_of, popularity_of
 from visavis.evaluate.scored import By, PairScores

@@ -4,6 +4,7 @@
 
     spec.py       the declarative spec (TOML)
     sources.py    Parquet, CSV and Arrow as one relation, every cell checked
+    levels.py     the taxonomy, and values as codes
     parts.py      slices of the customers by a hash of the id, and merging them
     events.py     events → a table sorted by customer (DuckDB)
     blocks.py     exact integers per customer, day and value of a block

@@ -21,16 +21,17 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
 
-from visavis.errors import InputError, LimitError, SchemaError
+from visavis.errors import InputError, LimitError
 from visavis.indicators.blocks import integers, no_days, read_days
 from visavis.indicators.days import CustomerDays, Int64, Level, Parameters
+from visavis.indicators.levels import LevelTables
 from visavis.indicators.parts import Part, part_sql
 from visavis.indicators.sources import (
     MINOR_MAX,
@@ -42,7 +43,6 @@ from visavis.indicators.sources import (
     id_sql,
     minor_sql,
     open_sources,
-    quoted,
     refuse_first,
 )
 from visavis.indicators.spec import EventColumns
@@ -154,13 +154,11 @@ class EventLedger:
         self._connection = connection
         self._columns = columns
         self._key = taxonomy_key
-        self._level_names = sorted({name for each in parameters if (name := each.level_read())})
-        self._parameters = parameters
+        self._tables = LevelTables(connection, parameters, columns.exclude)
         self._part = part
         self._reads_amount = "amount" in read or columns.amount_min_exclusive is not None
         self._reads_basket = "basket" in read
         self._sources: list[Source] = []
-        self._taxonomy_types: Mapping[str, str] = {}
         self.levels = {}
 
     def describe(self, events: Relation, taxonomy: Relation | None) -> None:
@@ -178,20 +176,10 @@ class EventLedger:
         if taxonomy is not None and self._key is None:
             raise InputError("a table was given, but the spec has no [taxonomy]", field="taxonomy")
         self._sources = open_sources(self._connection, events, "events")
-        for i, listed in enumerate(self._columns.exclude.values()):
-            self._run(f"SET VARIABLE exclude_{i} = ?", [list(listed)])
         if taxonomy is not None and self._key is not None:
-            self._read_taxonomy(open_sources(self._connection, taxonomy, "taxonomy"), self._key)
-        for name in (*self._level_names, *self._columns.exclude):
-            if not self._in_taxonomy(name):
-                for source in self._sources:
-                    source.type_of(name)
-        for i, name in enumerate(self._level_names):
-            values: tuple[str, ...] = ()
-            if self._in_taxonomy(name):
-                values = tuple(self._codes(i))
-            codes = {value: code for code, value in enumerate(values)}
-            self.levels[name] = Level(name, self._in_taxonomy(name), values, codes)
+            sources = open_sources(self._connection, taxonomy, "taxonomy")
+            self._tables.read_taxonomy(sources, self._key, self._sources)
+        self.levels = self._tables.resolve(self._sources)
 
     def ingest(self, as_of_day: int) -> pa.StringArray:
         """Read all events once to check and count them, once more to sort them by customer.
@@ -217,12 +205,12 @@ class EventLedger:
         self._as_of_day = as_of_day
         checked = self._create_source()
         self._count_customers(checked)
-        self._read_event_levels()
+        self.levels = self._tables.read_event_levels(self.levels)
         # Sorted, so that a block is read without passing over the others.
         codes = "".join(f", code_{i}" for i in range(len(self.levels)))
         joins = "".join(
             f" LEFT JOIN level_{i} ON source.value_{i} = level_{i}.value"
-            for i in self._event_levels()
+            for i in self._tables.of_events()
         )
         self._run(
             f"CREATE TABLE events AS SELECT customer_index, day, minor, basket{codes}"
@@ -270,7 +258,7 @@ class EventLedger:
             names.append(f"events.{columns.basket}")
         level = parameters.level_read()
         for column in (*columns.exclude, *([] if level is None else [level])):
-            if self._in_taxonomy(column):
+            if self._tables.in_taxonomy(column):
                 names += [f"events.{self._key}", f"taxonomy.{self._key}", f"taxonomy.{column}"]
             else:
                 names.append(f"events.{column}")
@@ -285,72 +273,6 @@ class EventLedger:
     def _run(self, sql: str, parameters: list[Any] | None = None) -> DuckDBPyConnection:
         return self._connection.execute(sql, parameters)
 
-    def _in_taxonomy(self, column: str) -> bool:
-        return column in self._taxonomy_types
-
-    def _event_levels(self) -> list[int]:
-        return [i for i, name in enumerate(self._level_names) if not self._in_taxonomy(name)]
-
-    def _read_taxonomy(self, sources: list[Source], key: str) -> None:
-        """Make `taxonomy` (key, kept, a code per level) and its `level_<i>` (value, code)."""
-        if len(sources) > 1:
-            raise SchemaError("its files must have the same columns", field="taxonomy")
-        (source,) = sources
-        self._taxonomy_types = source.types
-        levels = [i for i, name in enumerate(self._level_names) if name in source.types]
-        key_sql = id_sql(key, [*sources, *self._sources])
-        values = "".join(
-            f", CAST({quoted(self._level_names[i])} AS VARCHAR) AS value_{i}" for i in levels
-        )
-        self._run(
-            f"CREATE TABLE taxonomy_rows AS SELECT {key_sql} AS key,"
-            f" {self._unlisted_sql(in_taxonomy=True)} AS kept{values} FROM {source.relation()}"
-        )
-        null_count = self._run("SELECT count(*) - count(key) FROM taxonomy_rows").fetchall()[0][0]
-        if null_count:
-            checked = {source.variable: key_sql}
-            refuse_first(self._connection, sources, key, checked, "must not be empty")
-        repeated = self._run(
-            "SELECT key FROM taxonomy_rows GROUP BY key HAVING count(*) > 1 ORDER BY key LIMIT 1"
-        ).fetchone()
-        if repeated is not None:
-            reason = f"must be unique, but {repeated[0]!r} is repeated"
-            raise InputError(reason, field=key, subject="taxonomy")
-        for i in levels:
-            # Values of excluded rows alone cannot occur, so they are no values of the level.
-            self._create_level(i, "taxonomy_rows WHERE kept")
-        joins = "".join(f" LEFT JOIN level_{i} ON value_{i} = level_{i}.value" for i in levels)
-        codes = "".join(f", code_{i}" for i in levels)
-        self._run(f"CREATE TABLE taxonomy AS SELECT key, kept{codes} FROM taxonomy_rows{joins}")
-
-    def _create_level(self, index: int, rows: str) -> None:
-        """Give each distinct value of a level its rank, by UTF-8 bytes, as its code."""
-        self._run(
-            f"CREATE TABLE level_{index} AS SELECT value,"
-            f" CAST(row_number() OVER (ORDER BY value) - 1 AS INTEGER) AS code_{index}"
-            f" FROM (SELECT DISTINCT value_{index} AS value FROM {rows})"
-            " WHERE value IS NOT NULL"
-        )
-
-    def _codes(self, index: int, values: Sequence[str] | None = None) -> dict[str, int]:
-        """Return the codes of `values` (default: of all), ascending."""
-        where = "" if values is None else " WHERE list_contains(?, value)"
-        rows = self._run(
-            f"SELECT value, code_{index} FROM level_{index}{where} ORDER BY code_{index}",
-            None if values is None else [list(values)],
-        )
-        return dict(rows.fetchall())
-
-    def _unlisted_sql(self, *, in_taxonomy: bool) -> str:
-        """Return SQL that is true unless a column to exclude by has a listed value."""
-        tests = [
-            f"NOT coalesce(list_contains(getvariable('exclude_{i}'),"
-            f" CAST({quoted(name)} AS VARCHAR)), false)"
-            for i, name in enumerate(self._columns.exclude)
-            if self._in_taxonomy(name) is in_taxonomy
-        ]
-        return " AND ".join(["true", *tests])
-
     def _create_source(self) -> dict[str, dict[str, str]]:
         """Make the view `source`; return, by checked column, its SQL by `Source.variable`."""
         columns = self._columns
@@ -364,7 +286,7 @@ class EventLedger:
                 "minor": "CAST(0 AS BIGINT)",
                 "basket": "CAST(NULL AS BIGINT)",
                 "key": "CAST(NULL AS BIGINT)",
-                "kept": self._unlisted_sql(in_taxonomy=False),
+                "kept": self._tables.unlisted_sql(in_taxonomy=False),
             }
             if self._reads_amount and columns.amount is not None:
                 cells["minor"] = minor_sql(columns.amount, source, columns.minor_units)
@@ -374,9 +296,10 @@ class EventLedger:
             if self._reads_basket and columns.basket is not None:
                 cells["basket"] = id_sql(columns.basket, self._sources)
             if self._key is not None:
-                cells["key"] = id_sql(self._key, self._sources, [self._taxonomy_types[self._key]])
-            for i in self._event_levels():
-                cells[f"value_{i}"] = f"CAST({quoted(self._level_names[i])} AS VARCHAR)"
+                cells["key"] = id_sql(
+                    self._key, self._sources, [self._tables.taxonomy_types[self._key]]
+                )
+            cells |= self._tables.value_sql()
             listed = ", ".join(f"{sql} AS {name}" for name, sql in cells.items())
             selects.append(f"SELECT {listed} FROM {source.relation()}")
             for name, sql in cells.items():
@@ -441,16 +364,3 @@ class EventLedger:
             " sum(basket) FROM counted"
         ).fetchall()[0]
         return tuple(count or 0 for count in counts)
-
-    def _read_event_levels(self) -> None:
-        """Make `level_<i>` for columns of the events; look up the codes of listed values only."""
-        for i in self._event_levels():
-            name = self._level_names[i]
-            self._create_level(i, "source")
-            listed = {
-                label
-                for each in self._parameters
-                if each.level_read() == name
-                for label in each.labels_read()
-            }
-            self.levels[name] = replace(self.levels[name], codes=self._codes(i, sorted(listed)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,8 @@ from visavis.errors import InputError
 __all__ = ["Part", "check_part", "merge_parts", "part_of", "part_sql"]
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Part:
     """One of `count` slices of the customers."""
 
     index: int

@@ -13,7 +13,7 @@ the future enters, and a test shuffles it to prove that.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 
 import numpy as np
 import numpy.typing as npt
@@ -98,7 +98,9 @@ class WindowIndex:
         return self.positive_customer[bounds[product] : bounds[product + 1]]
 
 
-def window_of(base: Base, facts: pa.Table, window_days: int) -> Window:
+def window_of(
+    base: Base, facts: pa.Table, window_days: int, *, known_to: date | None = None
+) -> Window:
     """The window after a base's as_of, from a table of facts that reaches beyond it.
 
     Parameters
@@ -107,6 +109,8 @@ def window_of(base: Base, facts: pa.Table, window_days: int) -> Window:
     facts : pyarrow.Table
         customer_id, product, kind, date, as `Base.from_tables` takes them.
     window_days : int
+    known_to : date, optional
+        The day up to which the facts are complete; default: that of the last one.
 
     Raises
     ------
@@ -120,7 +124,7 @@ def window_of(base: Base, facts: pa.Table, window_days: int) -> Window:
             raise SchemaError("is missing", field=f"facts.{name}")
     last = base.as_of + timedelta(days=window_days)
     dates = facts["date"].cast(pa.date32())
-    newest = pc.max(dates).as_py()
+    newest = pc.max(dates).as_py() if known_to is None else known_to
     if newest is None or newest < last:
         raise InputError(f"end on {newest}, the window needs them up to {last}", field="facts.date")
     inside = pc.and_(

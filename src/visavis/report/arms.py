@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from visavis.report.charts import DotRow
-from visavis.report.numbers import Interval, interval
+from visavis.report.numbers import Interval, count, interval, number
 
 __all__ = [
     "ONE_TO_ONE",
@@ -17,12 +18,16 @@ __all__ = [
     "best_pair",
     "difference",
     "verdict_of",
+    "with_k",
 ]
 
 Json = Mapping[str, Any]
 
 #: The arms in which every customer gets their own best; all others are campaigns.
-ONE_TO_ONE: Final = ("B", "G")
+ONE_TO_ONE: Final = ("B", "G", "G_cap")
+
+#: The k of "at most k per customer", but not that of k-means.
+_K: Final = re.compile(r"(?<![\w-])k(?![\w-])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +77,20 @@ class Verdict:
     word: str
 
 
+def with_k(evaluation: Json, text: str) -> str:
+    """`text` with the number that its k stands for: ``at most 5 per customer``."""
+    each = number((evaluation.get("setting") or {}).get("contacts_per_customer"))
+    return text if each is None else _K.sub(count(each), text)
+
+
 def arms_by_policy(evaluation: Json) -> list[tuple[str, list[Arm]]]:
     """The arms under each contact policy, one-to-one first, in the order given otherwise."""
     groups: dict[str, list[Arm]] = {}
     for each in evaluation.get("arms") or ():
         name = str(each.get("name", "?"))
         policy = str(each.get("contact_policy") or "contact policy not named")
-        groups.setdefault(policy, []).append(Arm(name, str(each.get("label", "")), policy, each))
+        label = with_k(evaluation, str(each.get("label", "")))
+        groups.setdefault(policy, []).append(Arm(name, label, policy, each))
     return [
         (policy, sorted(arms, key=lambda arm: not arm.is_one)) for policy, arms in groups.items()
     ]

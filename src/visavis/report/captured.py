@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from visavis.report.arms import Arm, arms_by_policy, best_pair, difference, verdict_of
+from visavis.report.arms import Arm, arms_by_policy, best_pair, difference, verdict_of, with_k
 from visavis.report.charts import DotPanel, DotRow, Layout, dots, on_every_screen
 from visavis.report.content import ReportContent
 from visavis.report.markup import Child, Markup, element, fragment, name
@@ -113,6 +113,7 @@ def _finding(evaluation: Json) -> Markup:
 
 
 def _policy_group(evaluation: Json, policy: str, arms: Sequence[Arm], chart_id: str) -> Markup:
+    said = with_k(evaluation, policy)
     rows = [arm.row(*map(arm.estimate, MEASURES)) for arm in arms]
     panels = [
         DotPanel(
@@ -135,7 +136,7 @@ def _policy_group(evaluation: Json, policy: str, arms: Sequence[Arm], chart_id: 
             rows,
             panels,
             layout,
-            title=f"Captured by each arm, {policy}",
+            title=f"Captured by each arm, {said}",
             description=description,
         )
 
@@ -144,11 +145,11 @@ def _policy_group(evaluation: Json, policy: str, arms: Sequence[Arm], chart_id: 
         "A contact meets a purchase when its customer buys that product in the window."
     )
     return fragment(
-        element("h3", "Contact policy: ", name(policy)),
+        element("h3", "Contact policy: ", name(said)),
         figure(on_every_screen(draw), caption),
-        _first_purchases(policy, arms, chart_id),
+        _first_purchases(said, arms, chart_id),
         _differences(evaluation, policy, arms, chart_id),
-        numbers_behind(_arm_table(policy, arms), _contact_table(policy, arms)),
+        numbers_behind(_arm_table(said, arms), _contact_table(said, arms)),
     )
 
 
@@ -217,7 +218,7 @@ def _differences(evaluation: Json, policy: str, arms: Sequence[Arm], chart_id: s
             rows,
             panels,
             layout,
-            title=f"Paired differences in percentage points, {policy}",
+            title=f"Paired differences in points, {with_k(evaluation, policy)}",
             description=description,
         )
 
@@ -256,7 +257,9 @@ def _arm_table(policy: str, arms: Sequence[Arm]) -> Markup:
 def _contact_table(policy: str, arms: Sequence[Arm]) -> Markup:
     columns = [
         Column("arm", False),
-        *map(Column, ("contacts per customer, mean", "most", "Gini", "coverage", "redundancy")),
+        *map(
+            Column, ("contacts per customer, mean", "most", "Gini", "products reached", "overlap")
+        ),
     ]
     rows = []
     for arm in arms:

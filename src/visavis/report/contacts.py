@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from visavis.report.arms import Arm, arms_by_policy
+from visavis.report.arms import Arm, arms_by_policy, with_k
 from visavis.report.captured import arm_named
 from visavis.report.charts import HALF, Series, histogram, lines
 from visavis.report.content import ReportContent
@@ -71,7 +71,11 @@ def distribution(content: ReportContent) -> Section:
 
 
 def _first_groups(content: ReportContent) -> list[tuple[str, list[Arm]]]:
-    return arms_by_policy(content.evaluations[0]) if content.evaluations else []
+    """The headline's arms by contact policy, the policy with its number."""
+    if not content.evaluations:
+        return []
+    headline = content.evaluations[0]
+    return [(with_k(headline, policy), arms) for policy, arms in arms_by_policy(headline)]
 
 
 def _points(arm: Arm, measure: str) -> list[tuple[float, float]]:

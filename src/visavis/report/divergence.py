@@ -67,7 +67,6 @@ def divergent_customers(
     bits = np.round(sums / np.maximum(counts, 1), _DIGITS) + 0.0
     full = np.flatnonzero((counts == counts.max(initial=0)) & (counts > 0))
     chosen = full[np.lexsort((full, -bits[full]))][:count]
-    begins = np.concatenate([[0], np.cumsum(counts.astype(np.int64))])
     popular = np.argsort(-customers, kind="stable")[:popular_count]
     return {
         "measure": MEASURE,
@@ -87,19 +86,28 @@ def divergent_customers(
             {
                 CUSTOMER_ID: engine.base.customer_ids[int(matches.customer_index[place])].as_py(),
                 "bits": float(bits[place]),
-                "opportunities": [
-                    {
-                        "rank": rank + 1,
-                        "product": catalog.products[j],
-                        "channel": catalog.channels[j],
-                        "customer_count": int(customers[codes[j]]),
-                    }
-                    for rank, j in enumerate(capability[begins[place] : begins[place + 1]].tolist())
-                ],
+                "opportunities": _offered(engine, matches, int(place), customers[codes]),
             }
             for place in chosen
         ],
     }
+
+
+def _offered(
+    engine: Engine, matches: Matches, place: int, customers: npt.NDArray[np.int64]
+) -> list[dict[str, Any]]:
+    """One customer's opportunities; `customers` counts those offered each capability's product."""
+    result, catalog = matches.result, engine.catalog
+    held = result.capability_index[place, : result.opportunity_count[place]].tolist()
+    return [
+        {
+            "rank": rank + 1,
+            "product": catalog.products[j],
+            "channel": catalog.channels[j],
+            "customer_count": int(customers[j]),
+        }
+        for rank, j in enumerate(held)
+    ]
 
 
 def _customers_by_product(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from visavis.report.arms import Arm, arms_by_policy, best_pair, difference, verdict_of
+from visavis.report.arms import Arm, arms_by_policy, best_pair, difference, verdict_of, with_k
 from visavis.report.charts import NARROW, DotPanel, dots
 from visavis.report.content import ReportContent
 from visavis.report.markup import Child, Markup, element, fragment, name
@@ -122,6 +122,7 @@ def _picture(content: ReportContent) -> Markup | None:
     if pair is None:
         return None
     arms = dict(arms_by_policy(content.evaluations[0]))[pair[0].policy]
+    policy = with_k(content.evaluations[0], pair[0].policy)
     panel = DotPanel(
         "of 100 contacts, met a purchase",
         lambda value: decimal(100 * value, 1),
@@ -142,7 +143,7 @@ def _picture(content: ReportContent) -> Markup | None:
                 if (held := arm.estimate("hit_rate"))
             ),
         ),
-        ["Contact policy: ", name(pair[0].policy), ". Disc: one-to-one. Rings: campaigns."],
+        ["Contact policy: ", name(policy), ". Disc: one-to-one. Rings: campaigns."],
         "first",
     )
 

@@ -90,7 +90,7 @@ def _pair_rows(
         return []
     told = []
     for (as_of, window, each), held in _estimates(rows, measure, arms).items():
-        campaigns = [(estimate.value, arm) for arm, estimate in held.items() if arm != own]
+        campaigns = [(held[arm].value, arm) for arm in held if arm not in ONE_TO_ONE]
         if own in held and campaigns:
             value, arm = max(campaigns, key=lambda campaign: campaign[0])
             label = f"{as_of}, {window} d, {each}"

@@ -123,7 +123,7 @@ def _beside(
 def _below(
     rows: Sequence[DotRow], panels: Sequence[DotPanel], layout: Layout
 ) -> tuple[list[Markup], float]:
-    begin = 40.0 if any(row.name for row in rows) else 0.0
+    begin = 46.0 if any(row.name for row in rows) else 0.0
     labels = [wrapped(row.label, layout.width - begin - 2, 13.5, 2) for row in rows]
     heights = [17.0 * len(each) + 35.0 for each in labels]
     y = 0.0

@@ -47,7 +47,7 @@ def lines(
     say: Callable[[float], str],
 ) -> Markup:
     """Draw curves that begin at 0, in one pair of axes."""
-    height, left, right, top, bottom = 300.0, 58.0, 52.0, 34.0, 250.0
+    height, left, right, top, bottom = 300.0, 58.0, 60.0, 34.0, 250.0
     y_marks = ticks(0.0, max((y for each in series for _, y in each.points), default=1.0), 4)
     # The axis ends where the curves end; a round number beyond would leave a gap before the names.
     furthest = max((x for each in series for x, _ in each.points), default=1.0) or 1.0
@@ -85,5 +85,5 @@ def _curve(series: Series, position: int, across: Scale, up: Scale, name_y: floa
         ),
         mark(end_x, end_y, series.is_one, 4.5),
         line(end_x + 6, end_y, across.end + 9, name_y, "lead"),
-        text(across.end + 12, name_y + 4.5, fitted(series.name, 42), f"name {kind}-ink"),
+        text(across.end + 12, name_y + 4.5, fitted(series.name, 47), f"name {kind}-ink"),
     ]

@@ -1,0 +1,135 @@
+"""``learn``: from events, facts and a declared catalog to a learned one and its model card."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from visavis.cli.options import AsJson, Threads, named
+from visavis.cli.output import print_json, print_pairs, stages
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from visavis.base import Base
+    from visavis.indicators import IndicatorSpec
+
+__all__ = ["learn"]
+
+
+def learn(
+    events: Annotated[list[Path], typer.Option(help="Parquet or CSV; may be given many times.")],
+    spec: Annotated[Path, typer.Option(help="TOML: which indicators.")],
+    facts: Annotated[Path, typer.Option(help="What happened up to --as-of: see visavis.base.")],
+    catalog: Annotated[Path, typer.Option(help="Declared: its weights say what speaks for what.")],
+    as_of: Annotated[str, typer.Option("--as-of", help="UTC date; nothing after it is looked at.")],
+    out: Annotated[Path, typer.Option(help="The learned catalog, Parquet.")],
+    card: Annotated[Path | None, typer.Option(help="The model card, Markdown.")] = None,
+    taxonomy: Annotated[Path | None, typer.Option(help="As for `visavis indicators`.")] = None,
+    how: Annotated[
+        Path | None, typer.Option("--how", help="TOML: see visavis.learning.LearnSpec.")
+    ] = None,
+    windows: Annotated[int, typer.Option(min=1, max=24, help="Cuts to learn from.")] = 3,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Folder of finished blocks: a stopped run goes on.")
+    ] = None,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Learn every product's weights from what customers bought after earlier cuts."""
+    from visavis.catalog import Catalog
+    from visavis.cli.records import check_out
+    from visavis.cli.tables import read_facts
+    from visavis.domain import parse_date
+    from visavis.indicators import IndicatorSpec
+    from visavis.learning import LearnSpec, model_card, window_of
+    from visavis.learning import learn as learn_from
+    from visavis.store import write_bytes, write_json
+
+    check_out(
+        out,
+        (".parquet",),
+        {"--facts": facts, "--catalog": catalog, "--spec": spec},
+        with_record=False,
+    )
+    with (
+        stages(quiet=as_json) as stage,
+        named(spec="--spec", as_of="--as-of", learn="--how", windows="--windows"),
+    ):
+        day = parse_date(as_of, field="as_of")
+        learn_spec = LearnSpec() if how is None else LearnSpec.read(how)
+        known = read_facts(facts)
+        make = _Bases(events, IndicatorSpec.read(spec), taxonomy, known, threads)
+        with stage("As of earlier cuts") as tick:
+            cuts = [
+                day - timedelta(days=learn_spec.window_days * (number + 1))
+                for number in range(windows)
+            ]
+            learned_from = []
+            for number, cut in enumerate(cuts):
+                tick(number, windows)
+                learned_from.append(
+                    window_of(make(cut), known, learn_spec.window_days, known_to=day)
+                )
+        with stage("As of the day itself"):
+            base = make(day)
+        with stage("Learning") as tick:
+            learned = learn_from(
+                learned_from,
+                base,
+                Catalog.read(catalog),
+                learn_spec,
+                checkpoint=checkpoint,
+                threads=threads,
+                progress=tick,
+            )
+        learned.catalog.write(out)
+        write_json(out.with_suffix(".json"), learned.provenance)
+        if card is not None:
+            write_bytes(card, model_card(learned, notice=base.notice).encode())
+    summary = {
+        "out": str(out),
+        "card": None if card is None else str(card),
+        "capability_count": learned.catalog.capability_count,
+        "digest": learned.catalog.digest(),
+        "provenance": learned.provenance,
+        "validation": learned.validation,
+    }
+    if as_json:
+        print_json(summary)
+    else:
+        print_pairs({name: summary[name] for name in ("out", "card", "capability_count", "digest")})
+
+
+class _Bases:
+    """Makes the base as of any day from the same events and facts."""
+
+    def __init__(
+        self,
+        events: list[Path],
+        spec: IndicatorSpec,
+        taxonomy: Path | None,
+        facts: pa.Table,
+        threads: int | None,
+    ) -> None:
+        self._events, self._spec, self._taxonomy = events, spec, taxonomy
+        self._facts, self._threads = facts, threads
+
+    def __call__(self, day: date) -> Base:
+        import pyarrow.compute as pc
+
+        from visavis.base import Base
+        from visavis.domain import CUSTOMER_ID
+        from visavis.indicators import compute
+
+        found: Any = compute(
+            self._events, self._spec, day, taxonomy=self._taxonomy, threads=self._threads
+        )
+        inside = pc.and_(
+            pc.less_equal(self._facts["date"], day),
+            pc.is_in(self._facts[CUSTOMER_ID], found.customer_ids),
+        )
+        return Base.from_tables(found.to_table(), as_of=day, facts=self._facts.filter(inside))
