@@ -44,6 +44,18 @@ def test_load_replaces_a_base_when_asked(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "profiles.csv"]
 
 
+def test_what_is_not_all_a_base_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "profiles.csv").write_text("customer_id,visits\na,1\n")
+    profiles = ["--profiles", tmp_path / "profiles.csv", "--as-of", AS_OF]
+    given = ["load", *profiles, "--out", tmp_path / "base", "--replace"]
+    done(*given)
+    (tmp_path / "base" / "letter.txt").write_text("dear")
+    assert refused(*given).endswith("holds what is no base's: letter.txt")
+    assert (tmp_path / "base" / "letter.txt").read_text() == "dear"
+    message = refused("load", *profiles, "--out", tmp_path, "--replace")
+    assert "is no base" in message
+
+
 def test_every_notice_of_the_tables_goes_with_the_base(world: Path, tmp_path: Path) -> None:
     table = pa.table({"customer_id": ["ann"], "age": [40]})
     said = table.replace_schema_metadata({NOTICE_METADATA: b"Ages are guessed."})

@@ -36,6 +36,7 @@ LAYERS = [
     "store",
     "digest",
     "selfcheck",
+    "arithmetic",
     "kernel",
     "domain",
     "terminal",
@@ -48,9 +49,9 @@ ALLOWED_IN = {
     "grpc": {"gateway", "client"},
     "duckdb": {"indicators", "demo"},
     "sqlglot": {"rules"},
-    "sklearn": {"learning"},
+    "sklearn": {"learning", "evaluate"},
     "torch": {"gpu"},
-    "pandas": set(),
+    "pandas": {"evaluate"},
 }
 
 

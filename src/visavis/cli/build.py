@@ -17,12 +17,14 @@ from visavis.terminal import add_row, new_console, new_table
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from visavis.base import Base
     from visavis.indicators import Indicators
 
 __all__ = ["indicators", "load"]
 
 #: By which a folder is known as a base, and may be replaced.
 _MANIFEST: Final = "base.json"
+_BASE_FILES: Final = (_MANIFEST, ".parquet")
 
 Notice = Annotated[
     str | None,
@@ -164,6 +166,12 @@ def load(
             )
         with stage("Writing"):
             base.write(out, replace=replace)
+    _print_base(base, out, as_json)
+
+
+def _print_base(base: Base, out: Path, as_json: bool) -> None:
+    from visavis.showing import show_notice
+
     summary = {
         "out": str(out),
         "notice": base.notice,
@@ -178,8 +186,6 @@ def load(
         print_json(summary)
         return
     print_pairs({name: said for name, said in summary.items() if name != "notice"})
-    from visavis.showing import show_notice
-
     show_notice(base.notice, new_console())
 
 
@@ -206,6 +212,9 @@ def _check_folder(out: Path, replace: bool, inputs: dict[str, Path | None]) -> N
         )
     if not (out / _MANIFEST).is_file():
         raise InputError(f"{out} is no base: --replace replaces nothing else", field="--out")
+    foreign = [each.name for each in out.iterdir() if not each.name.endswith(_BASE_FILES)]
+    if foreign:
+        raise InputError(f"{out} holds what is no base's: {min(foreign)}", field="--out")
     real = Path(os.path.realpath(out))
     for option, given in inputs.items():
         if given is not None and real in Path(os.path.realpath(given)).parents:

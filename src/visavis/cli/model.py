@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from visavis.base import Base
+    from visavis.catalog import Catalog
     from visavis.indicators import IndicatorSpec
+    from visavis.learning import Learned
 
 __all__ = ["learn"]
 
@@ -45,8 +47,7 @@ def learn(
     from visavis.cli.tables import read_facts
     from visavis.domain import parse_date
     from visavis.indicators import IndicatorSpec
-    from visavis.learning import LearnSpec, model_card, window_of
-    from visavis.learning import learn as learn_from
+    from visavis.learning import model_card
     from visavis.store import write_bytes, write_json
 
     check_out(
@@ -60,36 +61,15 @@ def learn(
         named(spec="--spec", as_of="--as-of", learn="--how", windows="--windows"),
     ):
         day = parse_date(as_of, field="as_of")
-        learn_spec = LearnSpec() if how is None else LearnSpec.read(how)
         known = read_facts(facts)
         make = _Bases(events, IndicatorSpec.read(spec), taxonomy, known, threads)
-        with stage("As of earlier cuts") as tick:
-            cuts = [
-                day - timedelta(days=learn_spec.window_days * (number + 1))
-                for number in range(windows)
-            ]
-            learned_from = []
-            for number, cut in enumerate(cuts):
-                tick(number, windows)
-                learned_from.append(
-                    window_of(make(cut), known, learn_spec.window_days, known_to=day)
-                )
-        with stage("As of the day itself"):
-            base = make(day)
-        with stage("Learning") as tick:
-            learned = learn_from(
-                learned_from,
-                base,
-                Catalog.read(catalog),
-                learn_spec,
-                checkpoint=checkpoint,
-                threads=threads,
-                progress=tick,
-            )
+        learned, notice = _learned(
+            make, day, windows, Catalog.read(catalog), how, checkpoint, stage
+        )
         learned.catalog.write(out)
         write_json(out.with_suffix(".json"), learned.provenance)
         if card is not None:
-            write_bytes(card, model_card(learned, notice=base.notice).encode())
+            write_bytes(card, model_card(learned, notice=notice).encode())
     summary = {
         "out": str(out),
         "card": None if card is None else str(card),
@@ -104,6 +84,41 @@ def learn(
         print_pairs({name: summary[name] for name in ("out", "card", "capability_count", "digest")})
 
 
+def _learned(
+    make: _Bases,
+    day: date,
+    window_count: int,
+    catalog: Catalog,
+    how: Path | None,
+    checkpoint: Path | None,
+    stage: Any,
+) -> tuple[Learned, str | None]:
+    """What earlier cuts teach for one day, and the notice of the data."""
+    from visavis.learning import LearnSpec, window_of
+    from visavis.learning import learn as learn_from
+
+    spec = LearnSpec() if how is None else LearnSpec.read(how)
+    windows = []
+    with stage("As of earlier cuts") as tick:
+        for number in range(window_count):
+            tick(number, window_count)
+            cut = day - timedelta(days=spec.window_days * (number + 1))
+            windows.append(window_of(make(cut), make.facts, spec.window_days, known_to=day))
+    with stage("As of the day itself"):
+        base = make(day)
+    with stage("Learning") as tick:
+        learned = learn_from(
+            windows,
+            base,
+            catalog,
+            spec,
+            checkpoint=checkpoint,
+            threads=make.threads,
+            progress=tick,
+        )
+    return learned, base.notice
+
+
 class _Bases:
     """Makes the base as of any day from the same events and facts."""
 
@@ -116,7 +131,7 @@ class _Bases:
         threads: int | None,
     ) -> None:
         self._events, self._spec, self._taxonomy = events, spec, taxonomy
-        self._facts, self._threads = facts, threads
+        self.facts, self.threads = facts, threads
 
     def __call__(self, day: date) -> Base:
         import pyarrow.compute as pc
@@ -126,10 +141,10 @@ class _Bases:
         from visavis.indicators import compute
 
         found: Any = compute(
-            self._events, self._spec, day, taxonomy=self._taxonomy, threads=self._threads
+            self._events, self._spec, day, taxonomy=self._taxonomy, threads=self.threads
         )
         inside = pc.and_(
-            pc.less_equal(self._facts["date"], day),
-            pc.is_in(self._facts[CUSTOMER_ID], found.customer_ids),
+            pc.less_equal(self.facts["date"], day),
+            pc.is_in(self.facts[CUSTOMER_ID], found.customer_ids),
         )
-        return Base.from_tables(found.to_table(), as_of=day, facts=self._facts.filter(inside))
+        return Base.from_tables(found.to_table(), as_of=day, facts=self.facts.filter(inside))

@@ -91,9 +91,8 @@ def _rate(arm: Arm, class_: str) -> Markup:
 
 
 def _claim_of_work(run: Json) -> Markup:
-    customers, capabilities = (
-        number(run.get(key)) for key in ("customer_count", "capability_count")
-    )
+    customers = number(run.get("matched_customer_count", run.get("customer_count")))
+    capabilities = number(run.get("capability_count"))
     if customers is None or capabilities is None:
         return element(
             "p", "Every customer, face to face with everything on offer.", class_="claim"

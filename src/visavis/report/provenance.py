@@ -24,7 +24,8 @@ _NO_NOTICE: Final = "No notice was given about the data behind this report."
 def asked(content: ReportContent) -> Section:
     """The section on what was asked."""
     run, setting = content.run or {}, _setting(content)
-    customers = run.get("customer_count", setting.get("customer_count"))
+    weighed = run.get("matched_customer_count", run.get("customer_count"))
+    customers = setting.get("customer_count") if weighed is None else weighed
     capabilities = run.get("capability_count", setting.get("capability_count"))
     facts: list[tuple[str, Child]] = []
     if as_of := run.get("as_of", setting.get("as_of")):

@@ -1,0 +1,332 @@
+"""The same work on Ray: plain functions here and on workers, and one place that speaks to Ray.
+
+::
+
+    IndicatorJob ──► _spread ──► run(0) … run(n−1), each on a worker ──► heads and matrices
+                                                                             │
+    Indicators ◄──────────────────── gather: sorted by customer id ◄─────────┘
+
+A part of the work is a slice of the customers by a hash of their id (visavis.indicators.parts). A
+task opens the files by their paths, which every worker must see under the same name, and computes
+the indicators of its part alone; so it may run again elsewhere when a worker is lost, and the
+bytes are those of one machine. Files must stay as they are while it runs.
+
+Matrices come back through Ray's object store, which spills to disk, and are fetched one at a time:
+the driver holds the whole result once, as on one machine. A part must fit a worker: its customers
+× indicators × 4 bytes, best below 1 GB.
+
+Nothing but `connected`, `_spread` and `joblib_backend` touches Ray, and no other module imports it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from visavis import __version__
+from visavis.domain import parse_date
+from visavis.errors import InputError, SetupError, VisavisError
+from visavis.indicators import (
+    IndicatorDefinition,
+    Indicators,
+    IndicatorSpec,
+    compute,
+    merge_parts,
+)
+
+__all__ = ["IndicatorJob", "PartHead", "compute_indicators", "connected", "joblib_backend"]
+
+#: How often a task is run again when its worker dies. What it computes depends on nothing else.
+RETRIES: Final = 3
+
+#: How long cancelled tasks may take to remove what they have spilled.
+CANCEL_WAIT_S: Final = 60.0
+
+Matrix = npt.NDArray[np.float32]
+
+
+class PartHead(NamedTuple):
+    """What a part says of its matrix: whose rows they are and what the columns mean."""
+
+    customer_ids: pa.StringArray
+    definitions: tuple[IndicatorDefinition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IndicatorJob:
+    """The indicators of all customers as parts that know nothing of each other.
+
+    Attributes
+    ----------
+    events : tuple of pathlib.Path
+        Absolute, as is `taxonomy`.
+    spec : IndicatorSpec
+    as_of : datetime.date
+    taxonomy : pathlib.Path, optional
+    part_count : int
+    memory_limit : str
+        Of DuckDB in each task.
+    threads : int
+        Of DuckDB in each task.
+    temp_directory : pathlib.Path, optional
+        Where tasks spill, on the worker; default: the system's.
+    version : str
+        Of visavis on the driver.
+    """
+
+    events: tuple[Path, ...]
+    spec: IndicatorSpec
+    as_of: date
+    taxonomy: Path | None
+    part_count: int
+    memory_limit: str = "1GB"
+    threads: int = 1
+    temp_directory: Path | None = None
+    version: str = __version__
+
+    def run(self, index: int) -> tuple[PartHead, Matrix]:
+        """Compute one part.
+
+        Raises
+        ------
+        InputError
+            As `visavis.indicators.compute`: of the first bad cell of all.
+        SetupError
+            If this is another version of visavis than the driver's.
+        """
+        if self.version != __version__:
+            reason = f"visavis {__version__} on a worker, {self.version} on the driver"
+            raise SetupError(reason)
+        part = compute(
+            self.events,
+            self.spec,
+            self.as_of,
+            taxonomy=self.taxonomy,
+            memory_limit=self.memory_limit,
+            threads=self.threads,
+            temp_directory=self.temp_directory,
+            part=(index, self.part_count),
+        )
+        return PartHead(part.customer_ids, part.definitions), part.matrix
+
+    def gather(self, heads: Sequence[PartHead], matrices: Iterable[Matrix]) -> Indicators:
+        """Put all parts together, in order; `matrices` are drawn one by one.
+
+        Raises
+        ------
+        InputError
+            If no customer is left, or the taxonomy was not the same for all parts.
+        """
+        definitions = heads[0].definitions
+        if any(head.definitions != definitions for head in heads):
+            raise InputError("changed while it was read", field="taxonomy")
+        customer_ids = [head.customer_ids for head in heads]
+        ids, matrix = merge_parts(customer_ids, matrices, len(definitions))
+        return Indicators(ids, matrix, definitions, self.as_of, self.spec.digest())
+
+
+def compute_indicators(
+    events: str | Path | Sequence[str | Path],
+    spec: IndicatorSpec,
+    as_of: date | str,
+    *,
+    taxonomy: str | Path | None = None,
+    partitions: int | None = None,
+    address: str = "local",
+    memory_limit: str = "1GB",
+    threads: int = 1,
+    temp_directory: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Indicators:
+    """Compute indicators on Ray: the bytes of `visavis.indicators.compute`, from many machines.
+
+    Every task reads all events once and once more what it keeps, so partitions beyond the number
+    of tasks that run at a time only cost: about 0.1 µs per event and partition.
+
+    Parameters
+    ----------
+    events, taxonomy : path, or sequence of paths
+        Of Parquet or CSV files that every worker can open; a relative one is taken from here.
+    spec : IndicatorSpec
+    as_of : datetime.date or ISO text
+    partitions : int, optional
+        Default: as many as the cluster runs at a time.
+    address : str
+        As of `connected`.
+    memory_limit, threads, temp_directory
+        Of each task; `threads` is also the number of processors that it claims.
+    progress : callable, optional
+        Called with (partitions done, partitions in all).
+
+    Returns
+    -------
+    Indicators
+
+    Raises
+    ------
+    InputError
+        As `compute`, from whichever task met it first; or if an argument is wrong.
+    SetupError
+        If Ray cannot be reached, or workers die more often than tasks are tried again.
+    """
+    for name, value in (("partitions", partitions), ("threads", threads)):
+        if value is not None and value < 1:
+            raise InputError(f"must be at least 1, got {value}", field=name)
+    paths = [events] if isinstance(events, str | Path) else list(events)
+    with connected(address) as cpu_count:
+        job = IndicatorJob(
+            events=tuple(_absolute(path, "events") for path in paths),
+            spec=spec,
+            as_of=parse_date(as_of, field="as_of"),
+            taxonomy=None if taxonomy is None else _absolute(taxonomy, "taxonomy"),
+            part_count=partitions or max(1, cpu_count // threads),
+            memory_limit=memory_limit,
+            threads=threads,
+            temp_directory=temp_directory,
+        )
+        return job.gather(*_spread(job.run, job.part_count, threads, progress))
+
+
+def _absolute(path: object, field: str) -> Path:
+    if not isinstance(path, str | Path):
+        reason = f"must be files that workers can open, got {type(path).__name__}"
+        raise InputError(reason, field=field)
+    return Path(path).absolute()
+
+
+@contextmanager
+def connected(address: str = "local") -> Iterator[int]:
+    """Be connected to Ray for the block; yield how many processors it has.
+
+    Parameters
+    ----------
+    address : str
+        ``local``: start Ray here, with the processors of this process, and stop it at the end. Or
+        ``host:port`` of a running head, or ``auto``: join it as a driver. Where this process is
+        connected already, that connection is used and stays.
+
+    Raises
+    ------
+    InputError
+        If it is an address of a Ray client, through which nothing of size should go.
+    SetupError
+        If Ray cannot be started or reached.
+    """
+    if address.startswith("ray://"):
+        raise InputError("must be the head's host:port, not a Ray client's", field="address")
+    # No word to others about what runs here, and nobody without a token speaks to it.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    import ray
+
+    if ray.is_initialized():
+        yield int(ray.cluster_resources()["CPU"])
+        return
+    options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
+    if address == "local":
+        processors = len(os.sched_getaffinity(0))
+        options |= {"num_cpus": processors, "include_dashboard": False}
+    try:
+        ray.init(address, **options)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise SetupError(f"Ray at {address!r} cannot be reached: {error}") from error
+    try:
+        yield int(ray.cluster_resources()["CPU"])
+    finally:
+        ray.shutdown()
+
+
+def _spread(
+    run: Callable[[int], tuple[PartHead, Matrix]],
+    part_count: int,
+    threads: int,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[list[PartHead], Iterator[Matrix]]:
+    """Run all parts on Ray; return their heads, and their matrices to be fetched one by one."""
+    import ray
+
+    # max_retries is for workers that die; what a task raises is an answer.
+    task = ray.remote(num_cpus=threads, num_returns=2, max_retries=RETRIES)(_run)
+    # Stored once, not sent with every task.
+    shared = ray.put(run)
+    references = [task.remote(shared, index) for index in range(part_count)]
+    waiting = [head for head, _ in references]
+    done_count = 0
+    with _errors_of_ray():
+        try:
+            while waiting:
+                done, waiting = ray.wait(waiting)
+                ray.get(done)
+                done_count += len(done)
+                if progress is not None:
+                    progress(done_count, part_count)
+        except BaseException:
+            for reference in waiting:
+                ray.cancel(reference)
+            ray.wait(waiting, num_returns=max(1, len(waiting)), timeout=CANCEL_WAIT_S)
+            raise
+        heads: list[PartHead] = ray.get([head for head, _ in references])
+    return heads, _fetched([matrix for _, matrix in references])
+
+
+def _run(run: Callable[[int], tuple[PartHead, Matrix]], index: int) -> tuple[PartHead, Matrix]:
+    return run(index)
+
+
+def _fetched(references: list[Any]) -> Iterator[Matrix]:
+    import ray
+
+    references.reverse()
+    while references:
+        with _errors_of_ray():
+            # Nothing else refers to it: the store lets go of a matrix that was copied out.
+            yield ray.get(references.pop())
+
+
+@contextmanager
+def _errors_of_ray() -> Iterator[None]:
+    """Turn what Ray raises into the error of visavis that a task met, or a SetupError."""
+    from ray.exceptions import RayError, RayTaskError
+
+    try:
+        yield
+    except RayTaskError as error:
+        if isinstance(error.cause, VisavisError):
+            raise error.cause from None
+        raise
+    except RayError as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise SetupError(f"Ray: {reason}") from error
+
+
+@contextmanager
+def joblib_backend(address: str = "local") -> Iterator[int]:
+    """Let joblib's work in the block run on Ray, as `visavis.learning.learn` does its blocks.
+
+    Yields how many processors Ray has; errors as of `connected`. ::
+
+        with joblib_backend("head:6379") as processors:
+            learn(windows, base, catalog, spec, threads=processors)
+    """
+    import joblib
+    from joblib.pool import PicklingPool
+    from ray.util.joblib import register_ray
+
+    # Ray puts its own pool in the place of multiprocessing's, for the whole process.
+    bases = PicklingPool.__bases__
+    with connected(address) as processors:
+        register_ray()
+        try:
+            with joblib.parallel_config(backend="ray"):
+                yield processors
+        finally:
+            PicklingPool.__bases__ = bases
