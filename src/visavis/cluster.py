@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -223,11 +224,7 @@ def connected(address: str = "local") -> Iterator[int]:
     """
     if address.startswith("ray://"):
         raise InputError("must be the head's host:port, not a Ray client's", field="address")
-    # No word to others about what runs here, and nobody without a token speaks to it.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    import ray
-
+    ray = _ray()
     if ray.is_initialized():
         yield int(ray.cluster_resources()["CPU"])
         return
@@ -245,6 +242,16 @@ def connected(address: str = "local") -> Iterator[int]:
         ray.shutdown()
 
 
+def _ray() -> Any:
+    """Import Ray, whose own types know little of it, set up so that it keeps to itself."""
+    # No word to others about what runs here, and nobody without a token speaks to it.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    import ray
+
+    return ray
+
+
 def _spread(
     run: Callable[[int], tuple[PartHead, Matrix]],
     part_count: int,
@@ -252,8 +259,7 @@ def _spread(
     progress: Callable[[int, int], None] | None,
 ) -> tuple[list[PartHead], Iterator[Matrix]]:
     """Run all parts on Ray; return their heads, and their matrices to be fetched one by one."""
-    import ray
-
+    ray = _ray()
     # max_retries is for workers that die; what a task raises is an answer.
     task = ray.remote(num_cpus=threads, num_returns=2, max_retries=RETRIES)(_run)
     # Stored once, not sent with every task.
@@ -283,8 +289,7 @@ def _run(run: Callable[[int], tuple[PartHead, Matrix]], index: int) -> tuple[Par
 
 
 def _fetched(references: list[Any]) -> Iterator[Matrix]:
-    import ray
-
+    ray = _ray()
     references.reverse()
     while references:
         with _errors_of_ray():
@@ -319,12 +324,12 @@ def joblib_backend(address: str = "local") -> Iterator[int]:
     """
     import joblib
     from joblib.pool import PicklingPool
-    from ray.util.joblib import register_ray
 
     # Ray puts its own pool in the place of multiprocessing's, for the whole process.
     bases = PicklingPool.__bases__
     with connected(address) as processors:
-        register_ray()
+        register = import_module("ray.util.joblib").register_ray
+        register()
         try:
             with joblib.parallel_config(backend="ray"):
                 yield processors

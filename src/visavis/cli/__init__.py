@@ -1,4 +1,4 @@
-"""The command line: ``visavis demo · indicators · learn · load · match · audience · explain · doctor``.
+"""The command line: ``visavis demo``, ``indicators``, ``learn``, ``load``, ``match`` and so on.
 
 ::
 
