@@ -596,6 +596,45 @@ def test_the_claim_compares_one_to_one_with_a_campaign() -> None:
     assert "No campaign was measured" in Walk(page_of({"evaluations": [alone]})).text
 
 
+def test_the_finding_is_in_the_measure_that_was_ranked_for() -> None:
+    content = full()
+    content["evaluations"][0]["setting"]["by"] = "expected_value"
+    arms = content["evaluations"][0]["arms"]
+    next(each for each in arms if each["name"] == "A0")["spend_share"] = band(0.15)
+    text = Walk(page_of(content)).text.replace("\u202f", " ")
+    assert "B captured more than A0, its best campaign: 15.9 % (14.9–16.9) of all spend" in text
+
+
+def test_a_campaign_that_meets_more_first_purchases_is_named() -> None:
+    content = full()
+    assert "On first purchases" not in Walk(page_of(content)).text
+    arms = {each["name"]: each for each in content["evaluations"][0]["arms"]}
+    arms["A0"]["never_bought_hit_rate"] = band(0.0213, 0.001)
+    text = Walk(page_of(content)).text.replace("\u202f", " ")
+    assert "On first purchases A0 captured more: 2.13 % of its contacts against 1.70 % of B" in text
+    for each in arms.values():
+        each["never_bought_hit_rate"] = band(0.0, 0.0)
+    assert "No contact of these arms met a purchase" in Walk(page_of(content)).text
+
+
+def test_an_arm_alone_under_its_policy_is_not_compared() -> None:
+    content = full()
+    content["evaluations"][0]["arms"].append(
+        arm("G_cap", "at most 10 per customer", 0.6, [50, 20, 20])
+    )
+    text = Walk(page_of(content)).text
+    assert text.count("Only one arm has this contact policy: shown, not compared.") == 1
+    assert "Cumulative hits and spend, at most 10 per customer" not in text
+
+
+def test_a_long_tail_of_contacts_is_folded_and_said() -> None:
+    content = full()
+    arms = {each["name"]: each for each in content["evaluations"][0]["arms"]}
+    arms["G"]["contacts_per_customer"]["histogram"] = [90, 60, 30, 18, *[0] * 96, 1, 1]
+    arms["A1"]["contacts_per_customer"]["histogram"] = [100, 100]
+    assert "The last bar: 3 or more." in Walk(page_of(content)).text
+
+
 def test_k_is_said_as_the_number_it_stands_for() -> None:
     held = evaluation()
     assert with_k(held, "at most k per customer") == "at most 5 per customer"

@@ -2,7 +2,7 @@
 
 For each capability in turn: score all customers with numpy, apply the rule, take the best share by
 argpartition, and resolve conflicts in the order of the campaigns under the same caps. It works on
-the same scores, rules and limits as the match, so that the two can be timed side by side.
+the same model, rules and limits as the match, so that the two can be timed side by side.
 """
 
 from __future__ import annotations

@@ -260,32 +260,45 @@ def _spread(
 ) -> tuple[list[PartHead], Iterator[Matrix]]:
     """Run all parts on Ray; return their heads, and their matrices to be fetched one by one."""
     ray = _ray()
-    # max_retries is for workers that die; what a task raises is an answer.
-    task = ray.remote(num_cpus=threads, num_returns=2, max_retries=RETRIES)(_run)
+    # max_retries is for workers that die; what is wrong with the input is an answer.
+    task = ray.remote(num_cpus=threads, num_returns=2, max_retries=RETRIES)(_answer)
     # Stored once, not sent with every task.
     shared = ray.put(run)
     references = [task.remote(shared, index) for index in range(part_count)]
-    waiting = [head for head, _ in references]
-    done_count = 0
+    heads = [head for head, _ in references]
+    waiting = heads
     with _errors_of_ray():
         try:
             while waiting:
                 done, waiting = ray.wait(waiting)
-                ray.get(done)
-                done_count += len(done)
+                for head in ray.get(done):
+                    if isinstance(head, VisavisError):
+                        raise head
                 if progress is not None:
-                    progress(done_count, part_count)
+                    progress(part_count - len(waiting), part_count)
         except BaseException:
-            for reference in waiting:
-                ray.cancel(reference)
-            ray.wait(waiting, num_returns=max(1, len(waiting)), timeout=CANCEL_WAIT_S)
+            _cancel(waiting)
             raise
-        heads: list[PartHead] = ray.get([head for head, _ in references])
-    return heads, _fetched([matrix for _, matrix in references])
+        return ray.get(heads), _fetched([matrix for _, matrix in references])
 
 
-def _run(run: Callable[[int], tuple[PartHead, Matrix]], index: int) -> tuple[PartHead, Matrix]:
-    return run(index)
+def _answer(
+    run: Callable[[int], tuple[PartHead, Matrix]], index: int
+) -> tuple[PartHead | VisavisError, Matrix | None]:
+    """Run one part on a worker. Errors of ours are returned: Ray would wrap what is raised."""
+    try:
+        return run(index)
+    except VisavisError as error:
+        return error, None
+
+
+def _cancel(waiting: Sequence[Any]) -> None:
+    """Cancel tasks and wait until they have removed what they spilled."""
+    ray = _ray()
+    for reference in waiting:
+        ray.cancel(reference)
+    if waiting:
+        ray.wait(list(waiting), num_returns=len(waiting), timeout=CANCEL_WAIT_S)
 
 
 def _fetched(references: list[Any]) -> Iterator[Matrix]:
@@ -299,14 +312,12 @@ def _fetched(references: list[Any]) -> Iterator[Matrix]:
 
 @contextmanager
 def _errors_of_ray() -> Iterator[None]:
-    """Turn what Ray raises into the error of visavis that a task met, or a SetupError."""
+    """Turn what befalls Ray into a SetupError; what a task raises by mistake stays as it is."""
     from ray.exceptions import RayError, RayTaskError
 
     try:
         yield
-    except RayTaskError as error:
-        if isinstance(error.cause, VisavisError):
-            raise error.cause from None
+    except RayTaskError:
         raise
     except RayError as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -328,10 +339,11 @@ def joblib_backend(address: str = "local") -> Iterator[int]:
     # Ray puts its own pool in the place of multiprocessing's, for the whole process.
     bases = PicklingPool.__bases__
     with connected(address) as processors:
-        register = import_module("ray.util.joblib").register_ray
-        register()
+        backend = import_module("ray.util.joblib.ray_backend").RayBackend
+        # What multiprocessing's pool cannot do, Ray's can: give results while others are made.
+        streaming = type("StreamingRayBackend", (backend,), {"supports_return_generator": True})
         try:
-            with joblib.parallel_config(backend="ray"):
+            with joblib.parallel_config(backend=streaming()):
                 yield processors
         finally:
             PicklingPool.__bases__ = bases

@@ -56,7 +56,9 @@ def reason_in_words(
     definition = find_definition(base.indicator_schema.field(column))
     if definition is None:
         return f"{name} is {value:.4g}"
-    say = _SENTENCES.get(definition.kind, _plain)
+    # A transformed value is no longer in the unit that a sentence would give it.
+    plain = definition.name.startswith("log1p_")
+    say = _plain if plain else _SENTENCES.get(definition.kind, _plain)
     return say(definition, value)
 
 
@@ -95,13 +97,55 @@ def _share(definition: IndicatorDefinition, value: float) -> str:
     return f"{label.partition('=')[2] or label} is part of {100 * value:.0f} % of recent {of}"
 
 
+def _frequency(definition: IndicatorDefinition, value: float) -> str:
+    return f"{value:.1f} visits{_faded(definition)}"
+
+
+def _spend(definition: IndicatorDefinition, value: float) -> str:
+    return f"{value:.2f} spent{_faded(definition)}"
+
+
+def _faded(definition: IndicatorDefinition) -> str:
+    """How far back a fading sum reaches: ``frequency_h60d`` counts a visit of 60 days ago half."""
+    _, _, half_life = definition.name.partition("_h")
+    return f", half-life {half_life.rstrip('d')} days" if half_life else ""
+
+
+def _overdue(_: IndicatorDefinition, value: float) -> str:
+    return f"last visit {value:.1f} times the usual gap ago"
+
+
+def _trend(definition: IndicatorDefinition, value: float) -> str:
+    what = "spend" if "spend" in definition.name else "visits"
+    return f"{what} lately at {value:.2f} times the usual pace"
+
+
+def _diversity(definition: IndicatorDefinition, value: float) -> str:
+    measure, _, level = definition.name.partition(":")
+    what = "spend" if "spend" in measure else "visits"
+    # The exponential of an entropy is how many values, alike, would be as diverse.
+    return f"{what} as diverse as over {np.exp(value):.0f} {level.replace('_', ' ')} values alike"
+
+
+def _basket_size(definition: IndicatorDefinition, value: float) -> str:
+    if "lines" in definition.name:
+        return f"{value:.1f} lines per basket"
+    return f"{value:.2f} spent per basket"
+
+
 def _plain(definition: IndicatorDefinition, value: float) -> str:
     shown = f"{value:.0f}" if np.isclose(value, round(value)) else f"{value:.2f}"
     return f"{definition.name.replace('_', ' ')}: {shown} {definition.unit}".rstrip()
 
 
 _SENTENCES: Final[dict[str, Callable[[IndicatorDefinition, float], str]]] = {
-    "recency": _recency,
+    "basket_size": _basket_size,
     "cadence": _cadence,
+    "diversity": _diversity,
+    "frequency": _frequency,
+    "overdue": _overdue,
+    "recency": _recency,
     "share": _share,
+    "spend": _spend,
+    "trend": _trend,
 }

@@ -288,5 +288,5 @@ def _scatter(entries: _WeightEntries, rank_of_code: Ints, sorted_row: Ints, dens
             repeated[first:last] = True
             repeated[first + firsts] = False
             entries.refuse(repeated, lambda _: "appears more than once")
-        target = sorted_row[entries.first_row + low : entries.first_row + high]
-        dense[target[local_row], columns] = entries.values[first:last]
+        home = sorted_row[entries.first_row + low : entries.first_row + high]
+        dense[home[local_row], columns] = entries.values[first:last]

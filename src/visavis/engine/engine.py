@@ -64,6 +64,14 @@ class Engine:
         threads: int | None = None,
         variant: str | None = None,
     ) -> None:
+        for given, wanted, name in (
+            (base, Base, "base"),
+            (catalog, Catalog, "catalog"),
+            (policy, Policy, "policy"),
+        ):
+            if not isinstance(given, wanted):
+                reason = f"must be a {wanted.__name__}, got {type(given).__name__}"
+                raise SchemaError(reason, field=name)
         self.base = base
         self.catalog = catalog
         self.policy = policy

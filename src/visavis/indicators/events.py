@@ -325,11 +325,11 @@ class EventLedger:
             ("basket", columns.basket if self._reads_basket else None, "must not be empty"),
         ]
         own = "" if self._part is None else self._own_customers(self._part)
-        row_count, *filled = self._count_filled(own)
-        if own and any(count != row_count for count in filled):
-            row_count, *filled = self._count_filled("")
-        for (name, column, must), filled_count in zip(checks, filled, strict=True):
-            if column is not None and filled_count != row_count:
+        lacking = self._count_lacking(own)
+        if own and any(lacking[name] for name, column, _ in checks if column is not None):
+            lacking = self._count_lacking("")
+        for name, column, must in checks:
+            if column is not None and lacking[name]:
                 refuse_first(self._connection, self._sources, column, checked[name], must)
         self._run(
             "CREATE TABLE customers AS SELECT customer, CAST(customer AS VARCHAR) AS customer_id,"
@@ -351,16 +351,19 @@ class EventLedger:
         self._run("DROP TABLE everybody")
         return " SEMI JOIN own ON source.customer IS NOT DISTINCT FROM own.customer"
 
-    def _count_filled(self, own: str) -> tuple[int, ...]:
-        """Make `counted`, by customer; return how many rows, and in how many each cell is good."""
+    def _count_lacking(self, own: str) -> dict[str, int]:
+        """Make `counted`, by customer; return in how many rows each cell is bad."""
         self._run(
             "CREATE OR REPLACE TABLE counted AS SELECT source.customer, count(*) AS rows,"
             " count(day) AS day, count(minor) AS minor, count(basket) AS basket,"
             f" count(*) FILTER (WHERE {self._kept()}) AS event_count"
             f" FROM {self._joined()}{own} GROUP BY source.customer"
         )
-        counts = self._run(
-            "SELECT sum(rows), sum(rows) FILTER (WHERE customer IS NOT NULL), sum(day), sum(minor),"
-            " sum(basket) FROM counted"
-        ).fetchall()[0]
-        return tuple(count or 0 for count in counts)
+        lacking = self._run(
+            "SELECT sum(rows) FILTER (WHERE customer IS NULL) AS customer, sum(rows - day) AS day,"
+            " sum(rows - minor) AS minor, sum(rows - basket) AS basket FROM counted"
+        )
+        names = [column[0] for column in lacking.description]
+        return {
+            name: int(count or 0) for name, count in zip(names, lacking.fetchall()[0], strict=True)
+        }

@@ -86,29 +86,32 @@ def _evaluation(evaluation: Json, place: int, total: int) -> Markup:
 
 
 def _finding(evaluation: Json) -> Markup:
-    """What the first comparison says, whichever way it went."""
-    pair = best_pair(evaluation)
+    """What the first comparison says, whichever way it went, in the measure that it ranks for."""
+    by = (evaluation.get("setting") or {}).get("by")
+    measure = "spend_share" if by in ("expected_value", "value") else "hit_rate"
+    of = "of all spend in the window" if measure == "spend_share" else "of contacts met a purchase"
+    pair = best_pair(evaluation, measure)
     if pair is None:
         return fragment("No campaign was measured under the contact policy of a one-to-one arm.")
     own, campaign = pair
-    rates = [share_said(arm.estimate("hit_rate")) for arm in pair]
-    held = difference(evaluation, own, campaign, "hit_rate")
+    rates = [share_said(arm.estimate(measure)) for arm in pair]
+    held = difference(evaluation, own, campaign, measure)
     verdict = verdict_of(held)
     if held is None or verdict is None:
         return fragment(
-            f"{own.name} met a purchase in {rates[0]} of its contacts; {campaign.name}, the best "
-            f"campaign under the same contact policy, in {rates[1]}."
+            f"{own.name}: {rates[0]} {of}; {campaign.name}, the best campaign under the same "
+            f"contact policy: {rates[1]}."
         )
-    told = f"{points(held.value)} points ({bounds(held, 100)}) in contacts that met a purchase."
+    told = f"{rates[0]} {of} against {rates[1]}, {points(held.value)} points ({bounds(held, 100)})."
     if not verdict.is_known:
         return fragment(
             f"{own.name} and {campaign.name}, its best campaign with as many contacts, cannot be "
-            f"told apart on these data: a difference of {told}"
+            f"told apart on these data: {told}"
         )
     return fragment(
         f"With as many contacts under the same rules, {own.name} captured ",
         element("strong", verdict.word),
-        f" than {campaign.name}, its best campaign: a difference of {told}",
+        f" than {campaign.name}, its best campaign: {told}",
     )
 
 
@@ -146,6 +149,9 @@ def _policy_group(evaluation: Json, policy: str, arms: Sequence[Arm], chart_id: 
     )
     return fragment(
         element("h3", "Contact policy: ", name(said)),
+        note("Only one arm has this contact policy: shown, not compared.")
+        if len(arms) == 1
+        else None,
         figure(on_every_screen(draw), caption),
         _first_purchases(said, arms, chart_id),
         _differences(evaluation, policy, arms, chart_id),
@@ -160,6 +166,8 @@ def _first_purchases(policy: str, arms: Sequence[Arm], chart_id: str) -> Markup 
     ]
     if not rows:
         return None
+    if not any(end for row in rows for held in row.estimates if held for end in held):
+        return note("No contact of these arms met a purchase that its customer had never made.")
     panel = DotPanel(
         "contacts that met a first purchase",
         lambda value: percent(value, 2),
@@ -183,7 +191,24 @@ def _first_purchases(policy: str, arms: Sequence[Arm], chart_id: str) -> Markup 
         "Of all contacts, those whose customer had never bought the product before and bought it "
         "in the window: what habit alone does not explain."
     )
-    return figure(on_every_screen(draw), caption)
+    return fragment(figure(on_every_screen(draw), caption), _first_purchase_finding(arms))
+
+
+def _first_purchase_finding(arms: Sequence[Arm]) -> Markup | None:
+    """Where a campaign meets more first purchases, the report says so unasked."""
+    measured = [(held, arm) for arm in arms if (held := arm.estimate("never_bought_hit_rate"))]
+    own = next(((held, arm) for held, arm in measured if arm.is_one), None)
+    campaigns = [(held, arm) for held, arm in measured if not arm.is_one]
+    if own is None or not campaigns:
+        return None
+    best, campaign = max(campaigns, key=lambda each: each[0].value)
+    if best.value <= own[0].value:
+        return None
+    return note(
+        element("b", f"On first purchases {campaign.name} captured more: "),
+        f"{percent(best.value, 2)} of its contacts against {percent(own[0].value, 2)} of "
+        f"{own[1].name}'s. Ranked like this, one-to-one follows habit.",
+    )
 
 
 def _differences(evaluation: Json, policy: str, arms: Sequence[Arm], chart_id: str) -> Markup:

@@ -20,6 +20,9 @@ Json = Mapping[str, Any]
 #: More bars than this are put together.
 _BARS_MAX: Final = 30
 
+#: The axis of contacts ends where so many of the customers are told.
+_AXIS_SHARE: Final = 0.98
+
 #: Rows of the table behind a curve.
 _CURVE_ROWS: Final = 10
 
@@ -32,11 +35,16 @@ _YIELDS: Final = {"hits": "hits, cumulative", "spend": "spend captured, cumulati
 def cumulative(content: ReportContent) -> Section:
     """The section on cumulative value against contacts."""
     title = "What contacts capture as they add up"
-    groups = _first_groups(content)
-    figures = [
-        _curve_group(policy, drawn, f"curve-{place}")
-        for place, (policy, arms) in enumerate(groups)
+    groups = [
+        (policy, drawn)
+        for policy, arms in _first_groups(content)
         if (drawn := [arm for arm in arms if _points(arm, "hits")])
+    ]
+    # A single curve says nothing; where all are single, they are shown all the same.
+    compared = [group for group in groups if len(group[1]) > 1] or groups
+    figures = [
+        _curve_group(policy, arms, f"curve-{place}")
+        for place, (policy, arms) in enumerate(compared)
     ]
     if not figures:
         return Section("cumulative", title, missing(_NO_CURVES))
@@ -151,9 +159,11 @@ def _histogram(arm: Arm) -> list[float]:
 
 
 def _histograms(policy: str, arms: Sequence[Arm], chart_id: str) -> Markup:
-    x_high = float(max(len(_histogram(arm)) for arm in arms))
-    width = max(1, -(-int(x_high) // _BARS_MAX))
-    shares = {arm.name: _bars(_histogram(arm), width) for arm in arms}
+    limit = _limit([_histogram(arm) for arm in arms])
+    width = max(1, -(-limit // _BARS_MAX))
+    x_high = float(-(-limit // width) * width)
+    shares = {arm.name: _bars(_histogram(arm), width, int(x_high)) for arm in arms}
+    is_folded = any(len(_histogram(arm)) > x_high for arm in arms)
     y_high = max(share for bars in shares.values() for _, share in bars)
     pictures = [
         element(
@@ -186,17 +196,34 @@ def _histograms(policy: str, arms: Sequence[Arm], chart_id: str) -> Markup:
     return fragment(
         figure(
             element("div", pictures, class_="multiples"),
-            "Share of customers by the number of contacts that they get.",
+            "Share of customers by the number of contacts that they get."
+            + (f" The last bar: {count(x_high - width)} or more." if is_folded else ""),
         ),
         numbers_behind(table(f"Customers by number of contacts, {policy}", columns, rows)),
     )
 
 
-def _bars(counts: Sequence[float], width: int) -> list[tuple[float, float]]:
+def _limit(histograms: Sequence[Sequence[float]]) -> int:
+    """Where the axis ends: a long thin tail is put into the last bar, else it hides the rest."""
+    longest = max(map(len, histograms))
+    reach = 0
+    for counts in histograms:
+        running, total = 0.0, sum(counts)
+        for contacts, customers in enumerate(counts):
+            running += customers
+            if running >= _AXIS_SHARE * total:
+                reach = max(reach, contacts + 1)
+                break
+    return longest if longest <= 1.5 * reach else reach
+
+
+def _bars(counts: Sequence[float], width: int, end: int) -> list[tuple[float, float]]:
+    """Where each bar begins and its share of all customers; the last one holds what is beyond."""
     total = sum(counts)
+    begins = range(0, end, width)
     return [
-        (float(begin), sum(counts[begin : begin + width]) / total)
-        for begin in range(0, len(counts), width)
+        (float(begin), sum(counts[begin : begin + width if begin + width < end else None]) / total)
+        for begin in begins
     ]
 
 

@@ -65,6 +65,11 @@ def _claim(content: ReportContent) -> Markup:
     held_out = f" in the {count(window)} days held out" if window is not None else ""
     said.append(element("em", "Captured, not caused:"))
     said.append(f" nothing was sent; a hit is a purchase made anyway{held_out}.")
+    hits, first = (number(own.content.get(f"{kind}hit_count")) for kind in ("", "never_bought_"))
+    if hits and first is not None:
+        said.append(
+            f" {percent(1 - first / hits)} of {own.name}'s hits repeat an earlier purchase."
+        )
     return fragment(
         element(
             "p",
@@ -152,7 +157,9 @@ def _key_figures(content: ReportContent) -> Markup | None:
     figures: list[tuple[str, str]] = []
     if (pairs := number(run.get("pair_count"))) is not None:
         figures.append((count(pairs), "pairs weighed: every customer with every capability"))
-    spent = number((run.get("seconds") or {}).get("match"))
+    # Timed beside the other forms where it was, so that time and ratio belong together.
+    spent = number(((content.timing or {}).get("seconds") or {}).get("match"))
+    spent = number((run.get("seconds") or {}).get("match")) if spent is None else spent
     if spent is not None:
         figures.append((seconds(spent), "for the whole match, exactly, on this machine"))
     by_form = {form: each for form, _, each in timing_rows(content.timing or {})}

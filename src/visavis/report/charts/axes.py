@@ -23,6 +23,7 @@ __all__ = [
     "on_every_screen",
     "spread",
     "text",
+    "text_width",
     "ticks",
     "wrapped",
 ]
@@ -160,10 +161,10 @@ def mark(x: float, y: float, is_one: bool, size: float = 5.5) -> Markup:
 
 def fitted(content: str, width: float, size: float = 14.0) -> str:
     """`content`, cut with an ellipsis where it is wider than `width` pixels."""
-    if _width(content, size) <= width:
+    if text_width(content, size) <= width:
         return content
     kept = content
-    while kept and _width(kept + "…", size) > width:
+    while kept and text_width(kept + "…", size) > width:
         kept = kept[:-1]
     return kept.rstrip() + "…"
 
@@ -174,7 +175,7 @@ def wrapped(content: str, width: float, size: float = 14.0, count: int = 2) -> l
     lines, words = [""], content.replace(" %", "\u202f%").split(" ")
     for position, word in enumerate(words):
         longer = f"{lines[-1]} {word}".strip()
-        if _width(longer, size) <= width:
+        if text_width(longer, size) <= width:
             lines[-1] = longer
         elif len(lines) == count:
             return [*lines[:-1], fitted(" ".join([lines[-1], *words[position:]]), width, size)]
@@ -184,7 +185,7 @@ def wrapped(content: str, width: float, size: float = 14.0, count: int = 2) -> l
     return [fitted(each, width, size) for each in lines]
 
 
-def _width(content: str, size: float) -> float:
+def text_width(content: str, size: float) -> float:
     """A guess, on the safe side, at the width of sans-serif text: no font is at hand here."""
     return size * sum(map(_character_width, content))
 

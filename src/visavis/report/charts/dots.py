@@ -14,6 +14,7 @@ from visavis.report.charts.axes import (
     line,
     mark,
     text,
+    text_width,
     ticks,
     wrapped,
 )
@@ -95,7 +96,7 @@ def _beside(
     rows: Sequence[DotRow], panels: Sequence[DotPanel], layout: Layout
 ) -> tuple[list[Markup], float]:
     label_width, gap = 236.0, 30.0
-    begin = 46.0 if any(row.name for row in rows) else 0.0
+    begin = _name_width(rows)
     labels = [wrapped(row.label, label_width - begin - 2, 13.5, 3) for row in rows]
     row_height = max(44.0, 14.0 + 17.0 * max(map(len, labels)))
     panel_width = (layout.width - label_width - gap * len(panels)) / len(panels)
@@ -123,7 +124,7 @@ def _beside(
 def _below(
     rows: Sequence[DotRow], panels: Sequence[DotPanel], layout: Layout
 ) -> tuple[list[Markup], float]:
-    begin = 46.0 if any(row.name for row in rows) else 0.0
+    begin = _name_width(rows)
     labels = [wrapped(row.label, layout.width - begin - 2, 13.5, 2) for row in rows]
     heights = [17.0 * len(each) + 35.0 for each in labels]
     y = 0.0
@@ -145,6 +146,12 @@ def _below(
             parts += _estimate(scale, row, position, panel, edge + heights[place] - 16)
         y = bottom + _FOOT + 16
     return parts, y - 10
+
+
+def _name_width(rows: Sequence[DotRow]) -> float:
+    """Room for the longest name, none where there are no names."""
+    widest = max((text_width(row.name, 14.0) for row in rows), default=0.0)
+    return min(84.0, widest + 16.0) if widest else 0.0
 
 
 def _scale(

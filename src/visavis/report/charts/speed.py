@@ -136,10 +136,11 @@ def _ratio(held: Interval, across: Scale, y: float) -> list[Markup]:
     )
     parts.insert(0, stem)
     near_end = x > across.end - 90
+    ends = [across(end) for end in held if end is not None]
     parts.append(mark(x, y, True))
     parts.append(
         text(
-            x - 13 if near_end else x + 13,
+            min(ends) - 13 if near_end else max(ends) + 13,
             y + 5,
             said_ratio(held.value),
             "said halo",
