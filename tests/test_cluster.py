@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from joblib.pool import PicklingPool
-from test_indicators import AS_OF, EVERY_KIND, TAXONOMY, crowd, digest
-from test_learning import SPEC, Shop, declared
-from test_learning import AS_OF as SHOP_AS_OF
 
+from test_indicators import AS_OF, EVERY_KIND, TAXONOMY, crowd, digest
+from test_learning import AS_OF as SHOP_AS_OF
+from test_learning import SPEC, Shop, declared
 from visavis import cluster
 from visavis.cluster import IndicatorJob, compute_indicators, connected, joblib_backend
 from visavis.errors import InputError, SetupError
@@ -296,7 +296,7 @@ def test_a_killed_worker_changes_nothing(
 def test_a_worker_that_always_dies_is_an_error(
     ray: Any, tmp_path: Path, folder: Path, files: list[Path]
 ) -> None:
-    with pytest.raises(SetupError, match="^Ray: .*died"):
+    with pytest.raises(SetupError, match=r"^Ray: .*died"):
         cluster._spread(mortal(job_of(files, folder, 2), tmp_path, 99), 2, 1, None)
     assert len(list(tmp_path.iterdir())) == cluster.RETRIES + 1
 

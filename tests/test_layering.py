@@ -23,6 +23,7 @@ LAYERS = [
     "words",
     "evaluate",
     "campaign",
+    "cluster",
     "engine",
     "eligibility",
     "rules",

@@ -280,16 +280,16 @@ def test_a_deviation_is_the_minimum_of_the_penalised_loss() -> None:
         penalty = 0.5 * 7.0 * float(deviation @ deviation)
         return log_loss(offset + x @ deviation, y, weight) + penalty
 
-    found = fit_deviation(x, y, weight, offset, 7.0)
+    found = fit_deviation(x, y, weight, offset, np.full(4, 7.0))
     wanted = minimize(loss, np.zeros(4), method="BFGS", options={"gtol": 1e-8}).x
     assert np.allclose(found, wanted, atol=1e-4)
-    assert np.array_equal(fit_deviation(x, y, weight, offset, float("inf")), np.zeros(4))
+    assert np.array_equal(fit_deviation(x, y, weight, offset, np.full(4, np.inf)), np.zeros(4))
 
 
 def test_separable_rows_do_not_run_away() -> None:
     x = np.array([[-1.0], [1.0]] * 20)
     y = np.array([0.0, 1.0] * 20)
-    found = fit_deviation(x, y, np.full(40, 1e6), np.zeros(40), 1e-3)
+    found = fit_deviation(x, y, np.full(40, 1e6), np.zeros(40), np.full(1, 1e-3))
     assert np.isfinite(found).all()
 
 

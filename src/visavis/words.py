@@ -7,6 +7,7 @@ A reason is a name and a number; what the name means stands with the indicator i
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from typing import Final
 
@@ -19,6 +20,9 @@ from visavis.errors import NotFoundError
 from visavis.indicators import IndicatorDefinition, find_definition
 
 __all__ = ["reason_in_words"]
+
+#: Begins the name of an indicator that is transformed (`Parameters.transform`).
+_LOGARITHM: Final = "log1p_"
 
 
 def reason_in_words(
@@ -56,9 +60,11 @@ def reason_in_words(
     definition = find_definition(base.indicator_schema.field(column))
     if definition is None:
         return f"{name} is {value:.4g}"
-    # A transformed value is no longer in the unit that a sentence would give it.
-    plain = definition.name.startswith("log1p_")
-    say = _plain if plain else _SENTENCES.get(definition.kind, _plain)
+    say = _SENTENCES.get(definition.kind, _plain)
+    if definition.name.startswith(_LOGARITHM):
+        # People are told the number itself: its logarithm is the model's business.
+        untransformed = replace(definition, name=definition.name.removeprefix(_LOGARITHM))
+        return say(untransformed, float(np.expm1(value)))
     return say(definition, value)
 
 

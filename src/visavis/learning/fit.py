@@ -1,7 +1,7 @@
 """Weighted logistic regression with a ridge toward a starting point, by Newton's method.
 
-Minimises  Σ w·(log(1 + e^z) − y·z) + ½·ridge·‖δ‖²  with  z = offset + X·δ. The offset carries the
-pooled model, so that a strong ridge leaves it as it is and a weak one lets a product speak.
+Minimises  Σ w·(log(1 + e^z) − y·z) + ½·Σ ridge_c·δ_c²  with  z = offset + X·δ.  The offset carries
+the pooled model, so that a strong ridge leaves it as it is and a weak one lets a product speak.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def log_loss(z: Float64, y: Float64, weight: Float64) -> float:
 
 
 def fit_deviation(
-    x: Float64, y: Float64, weight: Float64, offset: Float64, ridge: float
+    x: Float64, y: Float64, weight: Float64, offset: Float64, ridge: Float64
 ) -> Float64:
     """The deviation from the pooled model that the rows ask for.
 
@@ -35,15 +35,15 @@ def fit_deviation(
     x : ndarray of shape (rows, columns), float64
         Standardised, with a column of ones where an intercept may deviate.
     y, weight, offset : ndarray of shape (rows,), float64
-    ridge : float
-        > 0; infinity means no deviation.
+    ridge : ndarray of shape (columns,), float64
+        > 0, by column; infinity in the first means no deviation at all.
 
     Returns
     -------
     ndarray of shape (columns,), float64
     """
     deviation = np.zeros(x.shape[1])
-    if np.isinf(ridge) or not len(x):
+    if np.isinf(ridge[0]) or not len(x):
         return deviation
     loss = _penalised(x, y, weight, offset, ridge, deviation)
     for _ in range(NEWTON_STEPS_MAX):
@@ -70,7 +70,7 @@ def fit_deviation(
 
 
 def _penalised(
-    x: Float64, y: Float64, weight: Float64, offset: Float64, ridge: float, deviation: Float64
+    x: Float64, y: Float64, weight: Float64, offset: Float64, ridge: Float64, deviation: Float64
 ) -> float:
     z = offset + x @ deviation
-    return log_loss(z, y, weight) + 0.5 * ridge * float(deviation @ deviation)
+    return log_loss(z, y, weight) + 0.5 * float(ridge @ deviation**2)

@@ -44,6 +44,11 @@ Float64 = npt.NDArray[np.float64]
 #: Products on which the strength of the pull is validated; more change nothing but the time.
 VALIDATED_PRODUCTS_MAX: Final = 400
 
+#: A product's own level is pulled less than its columns: how often it is bought at all is the
+#: first thing that its pairs tell. With 1 the rarest pairs are bought 0.86 times as often as the
+#: propensity says.
+LEVEL_PULL: Final = 0.1
+
 _OUTCOME_COLUMNS: Final = (CUSTOMER_ID, "product")
 
 #: Called with (blocks done, blocks in all).
@@ -210,12 +215,14 @@ def _deviation(
         labels.append(sample.bought)
         weights.append(sample.weight)
         offsets.append(pooled.offset(x, design.prior_days(index, product)))
+    pulls = np.full(1 + design.column_count, ridge)
+    pulls[0] *= LEVEL_PULL
     return fit_deviation(
         np.concatenate(blocks),
         np.concatenate(labels),
         np.concatenate(weights),
         np.concatenate(offsets),
-        ridge,
+        pulls,
     )
 
 
