@@ -40,8 +40,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Events in two files, one of them with other types, and the taxonomy."""
     folder = tmp_path_factory.mktemp("shared")
     events = crowd(2_000)
+    narrow = events.set_column(0, "who", events["who"].cast(pa.int16()))
     pq.write_table(events.slice(0, 1200), folder / "a.parquet")
-    pq.write_table(events.slice(1200).drop_columns([]), folder / "b.parquet")
+    pq.write_table(narrow.slice(1200), folder / "b.parquet")
     pq.write_table(TAXONOMY, folder / "taxonomy.parquet")
     return folder
 
@@ -87,21 +88,19 @@ def test_a_customer_is_in_the_part_that_its_id_says(ids: pa.Array) -> None:
 
 def test_the_hash_of_an_id_stays_what_it_is() -> None:
     # Results on disk are cut by it: another hash would find nobody where they are.
-    assert [part_of(name, 1000) for name in ("c1", "42", "é", "")] == PARTS
+    # `echo -n c1 | sha256sum` begins with d0f631ca1ddba8db.
+    assert part_of("c1", 2**64) == 0xD0F631CA1DDBA8DB
+    assert [part_of(name, 1000) for name in ("c1", "42", "é", "")] == [755, 637, 51, 652]
 
 
-PARTS = [465, 625, 60, 812]
-
-
-@pytest.mark.parametrize("part_count", [1, 3, 7, 120])
+@pytest.mark.parametrize("part_count", [1, 3, 7])
 def test_parts_put_together_are_the_whole(
     part_count: int, folder: Path, files: list[Path], whole: Indicators
 ) -> None:
     job = job_of(files, folder, part_count)
     heads, matrices = zip(*(job.run(index) for index in range(part_count)), strict=True)
     assert_same(job.gather(heads, matrices), whole)
-    # 50 customers: some of 120 parts are empty, and no row is in two.
-    assert (min(len(head.customer_ids) for head in heads) == 0) is (part_count == 120)
+    assert sum(len(head.customer_ids) for head in heads) == len(whole.customer_ids)
 
 
 def test_ids_are_sorted_by_bytes_and_matrices_drawn_one_by_one() -> None:
@@ -120,9 +119,7 @@ def test_ids_are_sorted_by_bytes_and_matrices_drawn_one_by_one() -> None:
         merge_parts([pa.array([], pa.string())], iter([np.empty((0, 2), np.float32)]), 2)
 
 
-def test_a_part_without_events_left_is_empty_and_all_of_them_an_error(
-    folder: Path, files: list[Path]
-) -> None:
+def test_a_part_without_events_left_is_empty_and_all_of_them_an_error(files: list[Path]) -> None:
     early = IndicatorJob(tuple(files), VISITS, AS_OF - timedelta(days=10_000), None, 2)
     answers = [early.run(index) for index in range(2)]
     assert [len(head.customer_ids) for head, _ in answers] == [0, 0]
@@ -246,7 +243,7 @@ def test_paths_are_taken_from_here_and_partitions_from_the_cluster(
     assert_same(result, compute(files, VISITS, AS_OF))
     assert done[-1] == (2, 2)
     with pytest.raises(InputError, match=r"^events: must be files that workers can open"):
-        compute_indicators(pa.table({}), VISITS, AS_OF)
+        compute_indicators(TAXONOMY, VISITS, AS_OF)
 
 
 def test_an_error_on_a_worker_is_that_of_one_machine(
@@ -257,7 +254,7 @@ def test_an_error_on_a_worker_is_that_of_one_machine(
     path = tmp_path / "bad.parquet"
     pq.write_table(spoiled(crowd(500), "paid", {77: math.nan, 400: None}), path)
     spec = IndicatorSpec.from_toml(
-        EVERY_KIND.replace("[taxonomy]\nkey", "#").replace('"aisle"', '"till"')
+        '[events]\ncustomer = "who"\ntime = "when"\namount = "paid"\n[[indicator]]\nkind = "spend"'
     )
     with pytest.raises(InputError) as alone:
         compute(path, spec, AS_OF)
