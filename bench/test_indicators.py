@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from events import AS_OF, write_events
 
+from events import AS_OF, write_events
 from visavis.digest import canonical_digest
 from visavis.indicators import Indicators
 
@@ -91,8 +91,9 @@ def size_of(folder: Path) -> int:
 
 
 def shown(what: str, measured: dict[str, float]) -> str:
+    speed = EVENTS / measured["seconds"] / 1e6
     return (
-        f"\n{what}: {measured['seconds']:.1f} s, {EVENTS / measured['seconds'] / 1e6:.2f} M events/s,"
+        f"\n{what}: {measured['seconds']:.1f} s, {speed:.2f} M events/s,"
         f" peak RSS {measured['VmHWM']:.0f} MB (anonymous {measured['RssAnon']:.0f}, files"
         f" {measured['RssFile']:.0f}), spilled {measured['spilled']:.0f} MB"
     )
