@@ -176,6 +176,7 @@ def test_a_part_that_cannot_be_is_refused(part: tuple[int, int]) -> None:
         ({"partitions": 0}, "^partitions: must be at least 1"),
         ({"threads": 0}, "^threads: must be at least 1"),
         ({"address": "ray://head:10001"}, "^address: must be the head's host:port"),
+        ({"address": "head"}, "^address: must be 'local', 'auto' or host:port, got 'head'"),
     ],
 )
 def test_a_bad_argument_is_refused_before_anything_starts(
@@ -183,6 +184,12 @@ def test_a_bad_argument_is_refused_before_anything_starts(
 ) -> None:
     with pytest.raises(InputError, match=reason):
         compute_indicators("events.parquet", VISITS, AS_OF, **options)
+
+
+def test_a_head_that_is_not_there_is_said_to_be_so_at_once() -> None:
+    for address in ("127.0.0.1:1", "127.0.0.1:99999"):
+        with pytest.raises(SetupError, match=f"^Ray at '{address}' cannot be reached: "):
+            compute_indicators("events.parquet", VISITS, AS_OF, address=address)
 
 
 def test_another_version_or_another_taxonomy_is_refused(folder: Path, files: list[Path]) -> None:

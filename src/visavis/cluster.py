@@ -21,6 +21,7 @@ Nothing but `connected`, `_spread` and `joblib_backend` touches Ray, and no othe
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from visavis import __version__
 from visavis.domain import parse_date
 from visavis.errors import InputError, SetupError, VisavisError
 from visavis.indicators import (
+    MEMORY_LIMIT,
     IndicatorDefinition,
     Indicators,
     IndicatorSpec,
@@ -51,6 +53,9 @@ RETRIES: Final = 3
 
 #: How long cancelled tasks may take to remove what they have spilled.
 CANCEL_WAIT_S: Final = 60.0
+
+#: How long a head may take to accept a connection; Ray itself would wait for minutes.
+REACH_WAIT_S: Final = 10.0
 
 Matrix = npt.NDArray[np.float32]
 
@@ -89,7 +94,7 @@ class IndicatorJob:
     as_of: date
     taxonomy: Path | None
     part_count: int
-    memory_limit: str = "1GB"
+    memory_limit: str = MEMORY_LIMIT
     threads: int = 1
     temp_directory: Path | None = None
     version: str = __version__
@@ -143,7 +148,7 @@ def compute_indicators(
     taxonomy: str | Path | None = None,
     partitions: int | None = None,
     address: str = "local",
-    memory_limit: str = "1GB",
+    memory_limit: str = MEMORY_LIMIT,
     threads: int = 1,
     temp_directory: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -218,7 +223,7 @@ def connected(address: str = "local") -> Iterator[int]:
     Raises
     ------
     InputError
-        If it is an address of a Ray client, through which nothing of size should go.
+        If it is no such address, or one of a Ray client, through which nothing of size should go.
     SetupError
         If Ray cannot be started or reached.
     """
@@ -228,6 +233,7 @@ def connected(address: str = "local") -> Iterator[int]:
     if ray.is_initialized():
         yield int(ray.cluster_resources()["CPU"])
         return
+    _check_reachable(address)
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     if address == "local":
         processors = len(os.sched_getaffinity(0))
@@ -240,6 +246,20 @@ def connected(address: str = "local") -> Iterator[int]:
         yield int(ray.cluster_resources()["CPU"])
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Say at once what Ray takes minutes to say: that nobody listens there."""
+    if address in ("local", "auto"):
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        reason = f"must be 'local', 'auto' or host:port, got {address!r}"
+        raise InputError(reason, field="address")
+    try:
+        socket.create_connection((host, int(port)), timeout=REACH_WAIT_S).close()
+    except (OSError, OverflowError) as error:
+        raise SetupError(f"Ray at {address!r} cannot be reached: {error}") from error
 
 
 def _ray() -> Any:

@@ -19,10 +19,12 @@ from visavis.indicators.assemble import (
     compute,
     find_definition,
 )
+from visavis.indicators.events import MEMORY_LIMIT
 from visavis.indicators.parts import merge_parts, part_of
 from visavis.indicators.spec import IndicatorSpec
 
 __all__ = [
+    "MEMORY_LIMIT",
     "IndicatorDefinition",
     "IndicatorSpec",
     "Indicators",

@@ -50,17 +50,30 @@ from visavis.indicators.spec import EventColumns
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["EventLedger", "Resources", "open_ledger"]
+__all__ = ["MEMORY_LIMIT", "EventLedger", "Resources", "open_ledger"]
 
-#: Events per block: bounds what numpy holds at once to ~50 MB per level read.
-BLOCK_EVENTS: Final = 1_000_000
+#: Events per block. 10 M events of 100 k customers into 128 indicators (bench/indicators.toml) on
+#: two cores, seconds of all blocks and peak of anonymous memory meanwhile: 0.125 M 11.1 s, 274 MB;
+#: 0.25 M 10.2 s, 304 MB; 0.5 M 10.4 s, 353 MB; 1 M 11.0 s, 466 MB; 4 M 13.3 s, 1020 MB.
+BLOCK_EVENTS: Final = 500_000
+
+#: What DuckDB may hold while blocks are read, if its limit is not lower. Events are read once and
+#: would only fill the cache: 30 M of them took 40 s and 285 MB with 64 MB here, 38 s and 353 MB with
+#: 128 MB, 38 s and 486 MB with 256 MB, 34 s and 535 MB with all of 500 MB.
+BLOCK_MEMORY_BYTES: Final = 128 << 20
+
+#: What DuckDB may hold while it sorts, beyond which it spills. 100 M events took 123 s at 500 MB
+#: and 116 s at 1 GB, 10 M events 21.5 s and 20.4 s.
+MEMORY_LIMIT: Final = "500MB"
+
+_UNITS: Final = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What DuckDB may use: memory (``"1GB"``), threads (None = all), a folder to spill into."""
+    """What DuckDB may use: memory (``"500MB"``), threads (None = all), a folder to spill into."""
 
-    memory_limit: str = "1GB"
+    memory_limit: str = MEMORY_LIMIT
     threads: int | None = None
     temp_directory: Path | None = None
 
@@ -220,6 +233,7 @@ class EventLedger:
         ids = self._connection.sql("SELECT customer_id FROM customers ORDER BY customer_index")
         counts = self._run("SELECT event_count FROM customers ORDER BY customer_index")
         self.event_count = integers(counts)["event_count"]
+        self._bound_cache()
         column = ids.to_arrow_table()["customer_id"].cast(pa.string())
         return pa.concat_arrays([pa.array([], pa.string()), *column.chunks])
 
@@ -272,6 +286,12 @@ class EventLedger:
 
     def _run(self, sql: str, parameters: list[Any] | None = None) -> DuckDBPyConnection:
         return self._connection.execute(sql, parameters)
+
+    def _bound_cache(self) -> None:
+        """Let go of what sorting needed: blocks are read once, and what stays only takes room."""
+        number, unit = self._run("SELECT current_setting('memory_limit')").fetchall()[0][0].split()
+        if float(number) * _UNITS[unit] > BLOCK_MEMORY_BYTES:
+            self._run(f"SET memory_limit = '{BLOCK_MEMORY_BYTES} bytes'")
 
     def _create_source(self) -> dict[str, dict[str, str]]:
         """Make the view `source`; return, by checked column, its SQL by `Source.variable`."""
