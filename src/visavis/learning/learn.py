@@ -44,10 +44,11 @@ Float64 = npt.NDArray[np.float64]
 #: Products on which the strength of the pull is validated; more change nothing but the time.
 VALIDATED_PRODUCTS_MAX: Final = 400
 
-#: A product's own level is pulled less than its columns: how often it is bought at all is the
-#: first thing that its pairs tell. With 1 the rarest pairs are bought 0.86 times as often as the
-#: propensity says.
-LEVEL_PULL: Final = 0.1
+#: A product's own level is hardly pulled: how often it is bought at all is the first thing that its
+#: pairs tell. On the last window before the demo's cut the rarest twentieth of purchases came 0.88
+#: times as often as foretold with 100, 0.89 with 10, 0.93 with 3 and 0.94 with 1; log-loss was least
+#: with 10 and 0.02 % more with 3.
+LEVEL_RIDGE: Final = 3.0
 
 _OUTCOME_COLUMNS: Final = (CUSTOMER_ID, "product")
 
@@ -69,7 +70,8 @@ class Learned:
         Log-loss by ridge and the reliability of the chosen one, on the last window; empty with a
         single window.
     pooled : list of (str, float)
-        The pooled model's coefficients per standard deviation, by column.
+        The pooled model's coefficients per standard deviation, by column, for a product of the
+        mean log prior.
     """
 
     catalog: Catalog
@@ -216,7 +218,7 @@ def _deviation(
         weights.append(sample.weight)
         offsets.append(pooled.offset(x, design.prior_days(index, product)))
     pulls = np.full(1 + design.column_count, ridge)
-    pulls[0] *= LEVEL_PULL
+    pulls[0] = min(ridge, LEVEL_RIDGE)
     return fit_deviation(
         np.concatenate(blocks),
         np.concatenate(labels),
@@ -278,10 +280,10 @@ def _fit_block(
     levels = np.empty(len(products))
     for position, product in enumerate(products):
         deviation = _deviation(design, indexes, product, pooled, ridge)
-        standardised = pooled.coefficients + deviation[1:]
-        raw = standardised / pooled.deviation
+        prior_days = design.prior_days(now, product)
+        raw = (pooled.slopes(prior_days) + deviation[1:]) / pooled.deviation
         coefficients[position] = raw
-        level = pooled.level(design.prior_days(now, product)) + deviation[0]
+        level = pooled.level(prior_days) + deviation[0]
         levels[position] = level - float(raw @ pooled.mean)
     return coefficients, levels
 

@@ -1,7 +1,9 @@
 """The pooled model: one logistic regression over the sampled pairs of many products.
 
-It says how much a purchase-day, a recent visit or a declared weight is worth in general. Products
-deviate from it as far as their own pairs speak (fit.py).
+It says how much a purchase-day, a recent visit or a declared weight is worth in general, and how
+that changes with the product's prior: a busy customer who never touched what everybody buys has
+decided against it, one who never touched a rarity has only not met it. Products deviate from the
+model as far as their own pairs speak (fit.py).
 """
 
 from __future__ import annotations
@@ -28,9 +30,13 @@ class PooledModel:
     ----------
     intercept : float
     coefficients : ndarray of shape (columns,), float64
-        Of the columns of `Design`, standardised.
+        Of the columns of `Design`, standardised, for a product of the mean log prior.
+    interactions : ndarray of shape (columns,), float64
+        What each coefficient gains per unit that the log prior lies above its mean.
     prior_coefficients : ndarray of shape (half-lives + 1,), float64
         Of the product's log prior purchase-days.
+    log_prior_mean : float
+        Of the prior purchase-days without decay, over pairs.
     mean, deviation : ndarray of shape (columns,), float64
         A column is standardised as (x − mean) / deviation.
     row_count, product_count : int
@@ -39,7 +45,9 @@ class PooledModel:
 
     intercept: float
     coefficients: Float64
+    interactions: Float64
     prior_coefficients: Float64
+    log_prior_mean: float
     mean: Float64
     deviation: Float64
     row_count: int
@@ -53,9 +61,14 @@ class PooledModel:
         """What a product has before any of its customers is looked at."""
         return self.intercept + float(self.prior_coefficients @ np.log(prior_days))
 
+    def slopes(self, prior_days: Float64) -> Float64:
+        """A product's coefficients of the standardised columns, before its own deviation."""
+        beyond = float(np.log(prior_days[-1])) - self.log_prior_mean
+        return np.asarray(self.coefficients + beyond * self.interactions)
+
     def offset(self, standardised: Float64, prior_days: Float64) -> Float64:
         """The pooled linear predictor of some pairs of one product."""
-        return np.asarray(self.level(prior_days) + standardised @ self.coefficients)
+        return np.asarray(self.level(prior_days) + standardised @ self.slopes(prior_days))
 
 
 def fit_pooled(design: Design, indexes: Sequence[WindowIndex]) -> PooledModel:
@@ -86,7 +99,11 @@ def fit_pooled(design: Design, indexes: Sequence[WindowIndex]) -> PooledModel:
     mean = np.average(x, axis=0, weights=weight)
     deviation = np.sqrt(np.average((x - mean) ** 2, axis=0, weights=weight))
     deviation[deviation == 0.0] = 1.0
-    columns = np.column_stack([(x - mean) / deviation, np.concatenate(priors)])
+    log_priors = np.concatenate(priors)
+    log_prior_mean = float(np.average(log_priors[:, -1], weights=weight))
+    x -= mean
+    x /= deviation
+    columns = np.column_stack([x, x * (log_priors[:, -1:] - log_prior_mean), log_priors])
     bought = np.concatenate(labels)
     # A bought row weighs 1 on average, however thinly the others were sampled: information lies in
     # what was bought, and so C and the tolerance mean the same at every size. Newton's method,
@@ -98,7 +115,9 @@ def fit_pooled(design: Design, indexes: Sequence[WindowIndex]) -> PooledModel:
     return PooledModel(
         intercept=float(model.intercept_[0]),
         coefficients=model.coef_[0, :width].copy(),
-        prior_coefficients=model.coef_[0, width:].copy(),
+        interactions=model.coef_[0, width : 2 * width].copy(),
+        prior_coefficients=model.coef_[0, 2 * width :].copy(),
+        log_prior_mean=log_prior_mean,
         mean=mean,
         deviation=deviation,
         row_count=row_count,
