@@ -20,14 +20,17 @@ import pyarrow.parquet as pq
 import pytest
 from joblib.pool import PicklingPool
 
+from commands import done, refused
 from test_indicators import AS_OF, EVERY_KIND, TAXONOMY, crowd, digest
 from test_learning import AS_OF as SHOP_AS_OF
 from test_learning import SPEC, Shop, declared
 from visavis import cluster
+from visavis.cli.model import _workers
 from visavis.cluster import IndicatorJob, compute_indicators, connected, joblib_backend
 from visavis.errors import InputError, SetupError
 from visavis.indicators import Indicators, IndicatorSpec, compute, merge_parts, part_of
 from visavis.learning import learn
+from visavis.store import file_digest
 
 SPEC_OF_ALL = IndicatorSpec.from_toml(EVERY_KIND)
 VISITS = IndicatorSpec.from_toml(
@@ -326,6 +329,36 @@ def test_learning_through_joblib_gives_the_same_bits(ray: Any) -> None:
     assert PicklingPool.__bases__ == bases
     assert spread.catalog.digest() == alone.catalog.digest()
     assert spread.provenance == alone.provenance
+
+
+def test_the_command_line_spreads_indicators_over_ray(
+    ray: Any, tmp_path: Path, folder: Path, files: list[Path]
+) -> None:
+    (tmp_path / "spec.toml").write_text(EVERY_KIND)
+    given = [
+        *(part for path in files for part in ("--events", path)),
+        "--taxonomy", folder / "taxonomy.parquet", "--spec", tmp_path / "spec.toml",
+        "--as-of", AS_OF,
+    ]  # fmt: skip
+    done("indicators", *given, "--out", tmp_path / "alone.parquet")
+    spread = ["--ray", "local", "--partitions", 3]
+    done("indicators", *given, "--out", tmp_path / "spread.parquet", *spread)
+    assert file_digest(tmp_path / "spread.parquet") == file_digest(tmp_path / "alone.parquet")
+
+
+def test_partitions_without_ray_are_refused(tmp_path: Path) -> None:
+    given = ["--events", "e.csv", "--spec", "s.toml", "--as-of", AS_OF, "--out", "i.parquet"]
+    said = refused("indicators", *given, "--partitions", 2)
+    assert said.startswith("--partitions: are for --ray")
+
+
+def test_the_command_line_fits_blocks_on_rays_workers(ray: Any) -> None:
+    with _workers("local", 1) as processors:
+        assert processors == 2
+        work = joblib.Parallel(n_jobs=2)
+        assert os.getpid() not in set(work(joblib.delayed(os.getpid)() for _ in range(4)))
+    with _workers(None, 1) as threads:
+        assert threads == 1
 
 
 def test_a_connection_that_was_there_stays(ray: Any) -> None:

@@ -145,11 +145,22 @@ def test_as_many_reasons_as_asked_and_no_more_than_there_are(count: int) -> None
 
 
 @settings(max_examples=40)
-@given(worlds(), st.integers(0, 12) | st.just(matches._SELECTED_MAX + 1))
-def test_reasons_are_the_largest_positive_terms(world: World, count: int) -> None:
+@given(worlds(), st.integers(0, 12) | st.just(matches._SELECTED_MAX + 1), st.booleans())
+def test_reasons_are_the_largest_positive_terms(
+    world: World, count: int, distinctive: bool
+) -> None:
     with mock.patch.object(matches, "_REASON_CELLS", 7):
-        found = world.engine(threads=1).match().to_table(reasons=count)
-    assert exactly(found.to_pylist()) == exactly(world.expected_rows(count))
+        matched = world.engine(threads=1).match()
+        found = matched.to_table(reasons=count, distinctive=distinctive)
+    assert exactly(found.to_pylist()) == exactly(world.expected_rows(count, distinctive))
+
+
+def test_what_every_capability_weighs_alike_is_no_distinctive_reason() -> None:
+    world = small([[2, 2]], policy={"k": 2})
+    plain = world.engine().match().to_table()
+    assert [len(reasons) for reasons in plain["reasons"].to_pylist()] == [1, 1]
+    distinctive = world.engine().match().to_table(distinctive=True)
+    assert distinctive["reasons"].to_pylist() == [[], []]
 
 
 @pytest.mark.parametrize("wrong", [-1, 1.0, "3", None, True])

@@ -267,14 +267,16 @@ class World:
     def h(self, i: int, j: int) -> float:
         return float(reference.history_matrix(self.history, len(self.customers), len(self.w))[i, j])
 
-    def terms(self, i: int, j: int) -> list[tuple[str, float]]:
+    def terms(self, i: int, j: int, distinctive: bool = False) -> list[tuple[str, float]]:
         """Every term of z but the bias, contribution descending, then name."""
-        products = self.x[i].astype(np.float64) * self.w[j].astype(np.float64)
+        w = self.w.astype(np.float64)
+        against = [sum(column.tolist(), 0.0) / len(w) if distinctive else 0.0 for column in w.T]
+        products = self.x[i].astype(np.float64) * (w[j] - np.array(against))
         terms = [*zip(self.indicator_names, products.tolist(), strict=True)]
         terms.append(("history", self.h(i, j)))
         return sorted(terms, key=lambda term: (-term[1], term[0].encode()))
 
-    def expected_rows(self, reasons: int = 3) -> list[Row]:
+    def expected_rows(self, reasons: int = 3, distinctive: bool = False) -> list[Row]:
         """What `Matches.to_table` has to hold."""
         found = self.matched
         return [
@@ -287,7 +289,7 @@ class World:
                 "control": self.is_control(i),
                 "reasons": [
                     {"indicator": name, "contribution": amount}
-                    for name, amount in self.terms(i, j)
+                    for name, amount in self.terms(i, j, distinctive)
                     if amount > 0
                 ][:reasons],
             }

@@ -42,6 +42,14 @@ def match(
     policy: PolicyFile = None,
     as_of: AsOf = None,
     reasons: Annotated[int, typer.Option(min=0, help="At most so many reasons each.")] = 3,
+    distinctive: Annotated[
+        bool,
+        typer.Option(
+            "--distinctive",
+            help="Reasons by what they say beyond what they say for the mean capability: why "
+            "this, rather than why anything.",
+        ),
+    ] = False,
     threads: Threads = None,
     variant: VariantName = None,
     as_json: AsJson = False,
@@ -61,7 +69,8 @@ def match(
         with stage("Match") as tick:
             matches = engine.match(progress=tick)
         with stage("Reasons"):
-            table = with_notice(matches.to_table(reasons=reasons), engine.base.notice)
+            found = matches.to_table(reasons=reasons, distinctive=distinctive)
+            table = with_notice(found, engine.base.notice)
         with stage("Writing"):
             record = {
                 **describe_run(engine, table, stage.seconds, called="opportunities"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -15,6 +16,8 @@ from visavis.errors import InputError
 from visavis.terminal import add_row, new_console, new_table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pyarrow as pa
 
     from visavis.base import Base
@@ -41,40 +44,68 @@ def indicators(
         Path | None, typer.Option(help="Parquet or CSV, joined by its key.")
     ] = None,
     memory_limit: Annotated[
-        str, typer.Option(help="What DuckDB may hold before it spills.")
-    ] = "1GB",
+        str | None, typer.Option(help="What DuckDB may hold before it spills; default: 500MB.")
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Spread customers over Ray: 'local', 'auto' or the head's host:port. Every "
+            "worker must see the files under the same paths.",
+        ),
+    ] = None,
+    partitions: Annotated[
+        int | None,
+        typer.Option(help="With --ray: tasks to split into; default: one per processor."),
+    ] = None,
     notice: Notice = None,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Turn events into indicators, each customer's from that customer's own events alone."""
     from visavis.cli.records import check_out, with_notice
-    from visavis.indicators import IndicatorSpec, compute
+    from visavis.indicators import MEMORY_LIMIT, IndicatorSpec
     from visavis.store import write_parquet
 
+    if partitions is not None and ray is None:
+        raise InputError("are for --ray, which is not given", field="--partitions")
     read = {f"--events {path}": path for path in events}
     check_out(
         out, (".parquet",), {**read, "--taxonomy": taxonomy, "--spec": spec}, with_record=False
     )
-    options = ("as_of", "events", "memory_limit", "taxonomy", "threads")
+    names = ("as_of", "events", "memory_limit", "partitions", "taxonomy", "threads")
+    options = {name: f"--{name.replace('_', '-')}" for name in names}
     with (
         stages(quiet=as_json) as stage,
-        named(spec="--spec", **{name: f"--{name.replace('_', '-')}" for name in options}),
+        named(**{**options, "spec": "--spec", "address": "--ray"}),
     ):
         with stage("Indicators") as tick:
+            compute = _compute_with(ray, partitions, threads)
             result = compute(
                 events,
                 IndicatorSpec.read(spec),
                 as_of,
                 taxonomy=taxonomy,
-                memory_limit=memory_limit,
-                threads=threads,
+                memory_limit=memory_limit or MEMORY_LIMIT,
                 progress=tick,
             )
         said = _notices(notice, *(_metadata_of(path) for path in (*events, taxonomy)))
         with stage("Writing"):
             write_parquet(out, with_notice(result.to_table(), said))
     _print_indicators(result, out, said, as_json)
+
+
+def _compute_with(
+    ray: str | None, partitions: int | None, threads: int | None
+) -> Callable[..., Indicators]:
+    """How to compute: in this process, or spread over Ray with the same bytes."""
+    if ray is None:
+        from visavis.indicators import compute
+
+        return partial(compute, threads=threads)
+    from visavis.cluster import compute_indicators
+
+    return partial(compute_indicators, address=ray, partitions=partitions, threads=threads or 1)
 
 
 def _print_indicators(result: Indicators, out: Path, notice: str | None, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,8 @@ from visavis.cli.options import AsJson, Threads, named
 from visavis.cli.output import print_json, print_pairs, stages
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pyarrow as pa
 
     from visavis.base import Base
@@ -38,6 +41,12 @@ def learn(
     checkpoint: Annotated[
         Path | None, typer.Option(help="Folder of finished blocks: a stopped run goes on.")
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Spread over Ray: 'local', 'auto' or the head's host:port."
+        ),
+    ] = None,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
@@ -58,13 +67,13 @@ def learn(
     )
     with (
         stages(quiet=as_json) as stage,
-        named(spec="--spec", as_of="--as-of", learn="--how", windows="--windows"),
+        named(spec="--spec", as_of="--as-of", learn="--how", windows="--windows", address="--ray"),
     ):
         day = parse_date(as_of, field="as_of")
         known = read_facts(facts)
         make = _Bases(events, IndicatorSpec.read(spec), taxonomy, known, threads)
         learned, notice = _learned(
-            make, day, windows, Catalog.read(catalog), how, checkpoint, stage
+            make, day, windows, Catalog.read(catalog), how, checkpoint, ray, stage
         )
         learned.catalog.write(out)
         write_json(out.with_suffix(".json"), learned.provenance)
@@ -91,6 +100,7 @@ def _learned(
     catalog: Catalog,
     how: Path | None,
     checkpoint: Path | None,
+    ray: str | None,
     stage: Any,
 ) -> tuple[Learned, str | None]:
     """What earlier cuts teach for one day, and the notice of the data."""
@@ -106,17 +116,29 @@ def _learned(
             windows.append(window_of(make(cut), make.facts, spec.window_days, known_to=day))
     with stage("As of the day itself"):
         base = make(day)
-    with stage("Learning") as tick:
+    with stage("Learning") as tick, _workers(ray, make.threads) as threads:
         learned = learn_from(
             windows,
             base,
             catalog,
             spec,
             checkpoint=checkpoint,
-            threads=make.threads,
+            threads=threads,
             progress=tick,
         )
     return learned, base.notice
+
+
+@contextmanager
+def _workers(ray: str | None, threads: int | None) -> Iterator[int | None]:
+    """Where blocks of products are fitted: threads of this process, or Ray's workers."""
+    if ray is None:
+        yield threads
+        return
+    from visavis.cluster import joblib_backend
+
+    with joblib_backend(ray) as processors:
+        yield processors
 
 
 class _Bases:

@@ -192,7 +192,7 @@ def run(
             order = _most_bought_first(purchases.products(as_of), engine.catalog)
             matches, campaigns = _timed_side_by_side(engine, order, rounds, steps.seconds, tick)
         with steps.timed("reasons", "Reasons"):
-            table = matches.to_table()
+            table = matches.to_table(distinctive=True)
             pq.write_table(
                 table.replace_schema_metadata({NOTICE_METADATA: NOTICE.encode()}),
                 folder / "opportunities.parquet",

@@ -108,6 +108,14 @@ class Engine:
         )
 
     @cached_property
+    def mean_weights(self) -> npt.NDArray[np.float64]:
+        """What the capabilities weigh on average, (d,): summed one after the other."""
+        total = np.zeros(self.weights.shape[1])
+        for row in self.weights:
+            total += row
+        return total / len(self.weights)
+
+    @cached_property
     def eligibility(self) -> kernel.Eligibility:
         """Every gate but the objection, for all rows of the base."""
         return self.gates.planes(self.base.attributes, self.base.facts, self.as_of)

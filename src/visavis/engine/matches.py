@@ -77,7 +77,7 @@ class Matches:
         """The kernel's counts, summed over blocks."""
         return dict(self.result.stats)
 
-    def to_table(self, *, reasons: int = REASON_COUNT) -> pa.Table:
+    def to_table(self, *, reasons: int = REASON_COUNT, distinctive: bool = False) -> pa.Table:
         """One row per opportunity, of `OPPORTUNITY_SCHEMA`.
 
         Parameters
@@ -85,6 +85,10 @@ class Matches:
         reasons : int
             At most so many reasons per opportunity: indicators (or ``history``) with a positive
             contribution, contribution descending, then name.
+        distinctive : bool
+            Count only what an indicator says beyond what it says for the mean capability of the
+            catalog: x·(w − mean w). Where learned weights let every capability weigh how active a
+            customer is, the plain contributions tell why anything, these tell why this.
 
         Returns
         -------
@@ -108,7 +112,9 @@ class Matches:
             pa.array(self.result.propensity[rows, positions]),
             pa.array(self.result.expected_value[rows, positions]),
             pa.array(engine.control[customer_index]),
-            reasons_of(engine, customer_index, capability_index, count=reasons),
+            reasons_of(
+                engine, customer_index, capability_index, count=reasons, distinctive=distinctive
+            ),
         ]
         return pa.Table.from_arrays(columns, schema=OPPORTUNITY_SCHEMA)
 
@@ -123,6 +129,7 @@ def reasons_of(
     capability_index: npt.NDArray[np.int32],
     *,
     count: int,
+    distinctive: bool = False,
 ) -> pa.ListArray:
     """The largest positive contributions of some pairs.
 
@@ -132,6 +139,8 @@ def reasons_of(
     capability_index : ndarray of shape (n_pairs,), int32
     count : int
         At most so many per pair.
+    distinctive : bool
+        As of `Matches.to_table`.
 
     Returns
     -------
@@ -148,7 +157,8 @@ def reasons_of(
         cut = slice(begin, begin + chunk)
         x = engine.base.indicators[customer_index[cut]].astype(np.float64)
         products = np.empty((len(x), len(names)))
-        np.multiply(x, engine.weights[capability_index[cut]], out=products[:, :-1])
+        w = engine.weights[capability_index[cut]]
+        np.multiply(x, w - engine.mean_weights if distinctive else w, out=products[:, :-1])
         products[:, -1] = h[cut]
         ordered = products[:, by_name]
         best = _largest(ordered, count)

@@ -58,8 +58,8 @@ __all__ = ["MEMORY_LIMIT", "EventLedger", "Resources", "open_ledger"]
 BLOCK_EVENTS: Final = 500_000
 
 #: What DuckDB may hold while blocks are read, if its limit is not lower. Events are read once and
-#: would only fill the cache: 30 M of them took 40 s and 285 MB with 64 MB here, 38 s and 353 MB with
-#: 128 MB, 38 s and 486 MB with 256 MB, 34 s and 535 MB with all of 500 MB.
+#: would only fill the cache: 30 M of them took 40 s and 285 MB with 64 MB here, 38 s and 353 MB
+#: with 128 MB, 38 s and 486 MB with 256 MB, 34 s and 535 MB with all of 500 MB.
 BLOCK_MEMORY_BYTES: Final = 128 << 20
 
 #: What DuckDB may hold while it sorts, beyond which it spills. 100 M events took 123 s at 500 MB

@@ -44,10 +44,10 @@ Float64 = npt.NDArray[np.float64]
 #: Products on which the strength of the pull is validated; more change nothing but the time.
 VALIDATED_PRODUCTS_MAX: Final = 400
 
-#: A product's own level is hardly pulled: how often it is bought at all is the first thing that its
-#: pairs tell. On the last window before the demo's cut the rarest twentieth of purchases came 0.88
-#: times as often as foretold with 100, 0.89 with 10, 0.93 with 3 and 0.94 with 1; log-loss was least
-#: with 10 and 0.02 % more with 3.
+#: A product's own level is hardly pulled: how often it is bought at all is the first thing that
+#: its pairs tell. On the last window before the demo's cut the rarest twentieth of purchases came
+#: 0.88 times as often as foretold with 100, 0.89 with 10, 0.93 with 3 and 0.94 with 1; log-loss
+#: was least with 10 and 0.02 % more with 3.
 LEVEL_RIDGE: Final = 3.0
 
 _OUTCOME_COLUMNS: Final = (CUSTOMER_ID, "product")

@@ -30,7 +30,7 @@ def customer_stories(
     matches : Matches
         Of that engine.
     table : pyarrow.Table
-        ``matches.to_table()``.
+        ``matches.to_table()``, with the reasons to tell.
     count : int
 
     Returns
