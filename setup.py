@@ -6,6 +6,7 @@ Everything else about the package is declared in pyproject.toml.
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ LIBRARY_FLAGS = ["-fno-exceptions", "-fno-rtti"]
 
 #: Each variant's own flags beyond FLAGS; the portable one runs on every processor.
 VARIANT_FLAGS: dict[str, list[str]] = {"portable": []}
+if platform.machine().lower() in ("x86_64", "amd64"):
+    avx2 = ["-mavx2", "-mfma", "-mbmi2", "-mpopcnt"]
+    avx512 = [f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni")]
+    VARIANT_FLAGS["avx2"] = avx2
+    VARIANT_FLAGS["avx512"] = [*avx2, *avx512, "-mprefer-vector-width=512"]
 
 
 def library(name: str, sources: list[str], flags: list[str]) -> tuple[str, dict[str, Any]]:
@@ -42,7 +48,7 @@ def library(name: str, sources: list[str], flags: list[str]) -> tuple[str, dict[
 
 # The linker resolves from left to right: core refers to the variants, so core stands first.
 LIBRARIES = [
-    library("core", [str(CSRC / "dispatch.cpp"), str(CSRC / "elementary.cpp")], []),
+    library("core", [str(CSRC / f"{name}.cpp") for name in ("dispatch", "elementary", "cpu")], []),
     *(
         library(name, [str(CSRC / f"variant_{name}.cpp")], flags)
         for name, flags in VARIANT_FLAGS.items()

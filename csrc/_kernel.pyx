@@ -25,6 +25,28 @@ cdef extern from "kernel.h" namespace "visavis" nogil:
         int64_t rows
         int64_t columns
 
+    cdef struct ScreenView:
+        int64_t blocks
+        int64_t padded_columns
+        const uint8_t* weights
+        const float* bias
+        const uint64_t* valid
+        const int32_t* capability
+        const int32_t* position
+        const float* column_scale
+        const float* weight_scale
+        const float* weight_norm
+        const float* weight_error
+        const float* norm
+        const float* bias_size
+        const float* bias_max
+        const double* value_max
+        const double* value_min
+        const double* cost_max
+        const double* cost_min
+        const uint8_t* link
+        int32_t is_uniform
+
     cdef struct PanelView:
         int64_t capabilities
         int64_t columns
@@ -40,6 +62,7 @@ cdef extern from "kernel.h" namespace "visavis" nogil:
         int64_t product_count
         int64_t channel_count
         int64_t family_count
+        const ScreenView* screen
 
     cdef struct EligibilityView:
         const uint8_t* dense
@@ -100,7 +123,8 @@ cdef extern from "kernel.h" namespace "visavis" nogil:
 
     cdef struct Variant:
         const char* name
-        bint (*supported)() noexcept nogil
+        const char* (*lacks)() noexcept nogil
+        bint screened
         Status (*match)(const Problem&, const Limits&, const MatchOutput&, Stats*) noexcept nogil
         Status (*audience)(const Problem&, const AudienceOutput&, Stats*) noexcept nogil
         Status (*scores)(const Problem&, const ScoresOutput&) noexcept nogil
@@ -115,12 +139,28 @@ cdef const float* _float_matrix(const float[:, ::1] array) noexcept:
     return &array[0, 0] if array.shape[0] > 0 and array.shape[1] > 0 else NULL
 
 
+cdef extern from "cpu.h" namespace "visavis" nogil:
+    const char* c_processor_features "visavis::processor_features"()
+
+
+def processor_features():
+    """What this processor has of the features that variants ask for: str."""
+    return c_processor_features().decode("ascii")
+
+
 def variants():
-    """Name and support of every variant in this build, best last: list of (str, bool)."""
-    return [
-        (variant_at(index).name.decode("ascii"), bool(variant_at(index).supported()))
-        for index in range(variant_count())
-    ]
+    """Every variant in this build, best last: list of (name, what is lacking or None, screened)."""
+    found = []
+    for index in range(variant_count()):
+        lacks = variant_at(index).lacks()
+        found.append(
+            (
+                variant_at(index).name.decode("ascii"),
+                None if lacks == NULL else lacks.decode("ascii"),
+                bool(variant_at(index).screened),
+            )
+        )
+    return found
 
 
 def exp_nonpositive(const double[::1] y not None, double[::1] result not None):
@@ -143,7 +183,68 @@ cdef class PackedPanel:
     """The arrays of a panel and the view of them that the kernel reads."""
 
     cdef PanelView view
+    cdef ScreenView screen
     cdef object _owned
+    cdef object _screen
+
+    @property
+    def has_screen(self):
+        return self.view.screen != NULL
+
+    @property
+    def arrays(self):
+        """Weights (padded), bias, value, cost, link: what a screen is built from."""
+        return self._owned[:5]
+
+    def set_screen(
+        self,
+        const uint8_t[:, :, :, ::1] weights not None,
+        const float[:, ::1] bias not None,
+        const uint64_t[::1] valid not None,
+        const int32_t[:, ::1] capability not None,
+        const int32_t[::1] position not None,
+        const float[::1] column_scale not None,
+        const float[::1] weight_scale not None,
+        const float[::1] weight_norm not None,
+        const float[::1] weight_error not None,
+        const float[::1] norm not None,
+        const float[::1] bias_size not None,
+        const float[::1] bias_max not None,
+        const double[::1] value_max not None,
+        const double[::1] value_min not None,
+        const double[::1] cost_max not None,
+        const double[::1] cost_min not None,
+        const uint8_t[::1] link not None,
+        bint is_uniform,
+    ):
+        """Attach what visavis.kernel.screen made of this panel; once."""
+        if self.view.screen != NULL:
+            raise ValueError("the panel has its screen already")
+        self._screen = (
+            weights, bias, valid, capability, position, column_scale, weight_scale, weight_norm,
+            weight_error, norm, bias_size, bias_max, value_max, value_min, cost_max, cost_min, link
+        )
+        self.screen.blocks = weights.shape[0]
+        self.screen.padded_columns = weights.shape[1] * 4
+        self.screen.weights = &weights[0, 0, 0, 0]
+        self.screen.bias = &bias[0, 0]
+        self.screen.valid = &valid[0]
+        self.screen.capability = &capability[0, 0]
+        self.screen.position = &position[0]
+        self.screen.column_scale = &column_scale[0]
+        self.screen.weight_scale = &weight_scale[0]
+        self.screen.weight_norm = &weight_norm[0]
+        self.screen.weight_error = &weight_error[0]
+        self.screen.norm = &norm[0]
+        self.screen.bias_size = &bias_size[0]
+        self.screen.bias_max = &bias_max[0]
+        self.screen.value_max = &value_max[0]
+        self.screen.value_min = &value_min[0]
+        self.screen.cost_max = &cost_max[0]
+        self.screen.cost_min = &cost_min[0]
+        self.screen.link = &link[0]
+        self.screen.is_uniform = is_uniform
+        self.view.screen = &self.screen
 
     @property
     def capability_count(self):
@@ -167,6 +268,7 @@ cdef class PackedPanel:
         group_counts,
     ):
         self._owned = (weights, bias, value, cost, link, product, channel, family)
+        self.view.screen = NULL
         self.view.capabilities = weights.shape[0]
         self.view.columns = columns
         self.view.padded_columns = weights.shape[1]

@@ -7,6 +7,10 @@ namespace {
 // Best last: a faster variant is added at the end, behind what its processor must support.
 const Variant* const variants[] = {
     &variant_portable,
+#if defined(__x86_64__)
+    &variant_avx2,
+    &variant_avx512,
+#endif
 };
 
 }  // namespace

@@ -38,6 +38,32 @@ struct IndicatorsView {
   std::int64_t columns;
 };
 
+// The catalog once more, quantised and ordered in blocks for screening; made by visavis.kernel.screen.
+// A screen decides which pairs are scored, never what a score is: every bound it needs is proven in
+// docs/kernel.md from the norms here, which are rounded up.
+struct ScreenView {
+  std::int64_t blocks;          // of `block_capabilities` places each
+  std::int64_t padded_columns;  // a multiple of 64
+  const std::uint8_t* weights;  // blocks × padded_columns / 4 × places × 4, 128 stands for 0
+  const float* bias;            // blocks × places
+  const std::uint64_t* valid;   // blocks: which places hold a capability
+  const std::int32_t* capability;  // blocks × places, −1 where there is none
+  const std::int32_t* position;    // per capability: its place
+  const float* column_scale;       // per column: powers of two that multiply x and divide w
+  const float* weight_scale;       // per block: what one step of a weight is worth
+  const float* weight_norm;        // per block: largest ‖w‖ + ‖e_w‖
+  const float* weight_error;       // per block: largest ‖e_w‖
+  const float* norm;               // per capability: ‖w‖
+  const float* bias_size;          // per block: largest |b|
+  const float* bias_max;           // per block
+  const double* value_max;         // per block
+  const double* value_min;
+  const double* cost_max;
+  const double* cost_min;
+  const std::uint8_t* link;  // per block
+  std::int32_t is_uniform;   // all capabilities share link, value and cost
+};
+
 // The packed catalog. Weights are padded with zeros to a multiple of `lane_count` columns; the
 // group codes are dense (0 … group_count − 1), so that limits count in plain arrays.
 struct PanelView {
@@ -55,6 +81,7 @@ struct PanelView {
   std::int64_t product_count;
   std::int64_t channel_count;
   std::int64_t family_count;
+  const ScreenView* screen;  // null for variants that need none
 };
 
 // Which pairs may meet. At most one form is set; none set means that all may.
@@ -132,13 +159,18 @@ struct ScoresOutput {
 // One compiled form of the kernel. A variant file exports exactly one of these.
 struct Variant {
   const char* name;
-  bool (*supported)();  // by this processor and operating system
+  const char* (*lacks)();  // what this processor or system lacks for it; null = supported
+  bool screened;           // needs the panel's screen
   Status (*match)(const Problem&, const Limits&, const MatchOutput&, Stats*);
   Status (*audience)(const Problem&, const AudienceOutput&, Stats*);
   Status (*scores)(const Problem&, const ScoresOutput&);
 };
 
 extern const Variant variant_portable;
+#if defined(__x86_64__)
+extern const Variant variant_avx2;
+extern const Variant variant_avx512;
+#endif
 
 // dispatch.cpp: every variant in this build, best last.
 std::int64_t variant_count();
@@ -148,6 +180,7 @@ const Variant* variant_at(std::int64_t index);
 void exp_nonpositive(const double* y, double* result, std::int64_t size);
 void log1p_nonnegative(const double* x, double* result, std::int64_t size);
 
-constexpr std::int64_t lane_count = 8;  // partial sums of a dot product
+constexpr std::int64_t lane_count = 8;           // partial sums of a dot product
+constexpr std::int64_t block_capabilities = 64;  // places of a screen's block
 
 }  // namespace visavis

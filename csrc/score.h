@@ -46,21 +46,19 @@ inline double double_of(std::uint64_t bits) {
   return value;
 }
 
-// 2^k for −1022 ≤ k ≤ 1023.
-inline double power_of_two(std::int64_t k) {
-  return double_of(static_cast<std::uint64_t>(k + 1023) << 52);
-}
-
 // The leading 26 bits of the significand: products of two such numbers are exact.
 inline double leading_bits(double value) {
   return double_of(bits_of(value) & 0xfffffffff8000000u);
 }
 
-// e^y for y ≤ 0; 0 below −708, where e^y would leave the normal range.
+// e^y for y ≤ 0; 0 below −708, where e^y would leave the normal range. Free of branches, as is
+// log1p_unit, so that loops over scores become vector code with the very same operations.
 inline double exp_at(double y) {
-  if (!(y >= -708.0)) return 0.0;
   constexpr double to_integer = 0x1.8p52;  // adding and subtracting it rounds half to even
-  const double k = (y * inverse_ln2 + to_integer) - to_integer;
+  const bool normal = y >= -708.0;
+  y = normal ? y : 0.0;
+  const double shifted = y * inverse_ln2 + to_integer;
+  const double k = shifted - to_integer;
   const double high = y - k * ln2_high;
   const double low = k * ln2_low;
   const double r = high - low;
@@ -68,12 +66,13 @@ inline double exp_at(double y) {
   double p = exp_terms[0];
   for (int n = 1; n < 12; ++n) p = p * r + exp_terms[n];
   const double m = 1.0 + (r + (correction + (r * r) * p));
-  return m * power_of_two(static_cast<std::int64_t>(k));
+  // The low bits of `shifted` are k: moved to where an exponent stands they are 2^k.
+  const double scaled = m * double_of((bits_of(shifted) + 1023) << 52);
+  return normal ? scaled : 0.0;
 }
 
 // log(1+a) for 0 ≤ a ≤ 1, as 2·atanh(a/(2+a)) with the quotient's rounding error carried along.
 inline double log1p_unit(double a) {
-  if (a < 0x1p-54) return a;
   const double t = 2.0 + a;
   const double t_rest = a - (t - 2.0);
   const double s = a / t;
@@ -87,7 +86,8 @@ inline double log1p_unit(double a) {
   const double z = s * s;
   double p = atanh_terms[0];
   for (int n = 1; n < 17; ++n) p = p * z + atanh_terms[n];
-  return 2.0 * s + (2.0 * s_rest + (2.0 * s) * (z * p));
+  const double sum = 2.0 * s + (2.0 * s_rest + (2.0 * s) * (z * p));
+  return a < 0x1p-54 ? a : sum;
 }
 
 // log(1+x) for x ≥ 0: beyond 1, the binary exponent is taken out first.
@@ -100,11 +100,14 @@ inline double log1p_at(double x) {
   return exponent * ln2_high + (log1p_unit(m - 1.0) + exponent * ln2_low);
 }
 
-// Σ x_d·w_d over `padded_columns` (a multiple of 8) columns.
-inline double dot(const double* x, const double* w, std::int64_t padded_columns) {
+// Σ x_d·w_d over `padded_columns` (a multiple of 8) columns; w as float32, or widened already.
+template <typename Weight>
+inline double dot(const double* x, const Weight* w, std::int64_t padded_columns) {
   double sum[lane_count] = {0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0};
   for (std::int64_t d = 0; d < padded_columns; d += lane_count) {
-    for (int lane = 0; lane < lane_count; ++lane) sum[lane] += x[d + lane] * w[d + lane];
+    for (int lane = 0; lane < lane_count; ++lane) {
+      sum[lane] += x[d + lane] * static_cast<double>(w[d + lane]);
+    }
   }
   return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
 }
@@ -120,11 +123,22 @@ inline Score score_at(double z, Link link, double value, double cost) {
   double g = z;
   if (link != Link::identity) {
     const double a = exp_at(-std::fabs(z));
-    propensity = z >= 0.0 ? 1.0 / (1.0 + a) : a / (1.0 + a);
+    propensity = (z >= 0.0 ? 1.0 : a) / (1.0 + a);
     g = link == Link::logistic ? propensity : (z > 0.0 ? z : 0.0) + log1p_unit(a);
   }
   const double ev = g * value - cost;
   return {ev == 0.0 ? 0.0 : ev, propensity};
+}
+
+// score_at for `count` pairs of one link, in the same operations side by side.
+template <Link link>
+inline void scores_at(std::int64_t count, const double* z, const double* value,
+                      const double* cost, double* expected_value, double* propensity) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    const Score score = score_at(z[i], link, value[i], cost[i]);
+    expected_value[i] = score.expected_value;
+    propensity[i] = score.propensity;
+  }
 }
 
 }  // namespace

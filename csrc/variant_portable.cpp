@@ -5,12 +5,12 @@
 namespace visavis {
 namespace {
 
-bool supported() { return true; }
+const char* lacks() { return nullptr; }
 
 }  // namespace
 
 const Variant variant_portable = {
-    "portable", supported, exhaustive_match, exhaustive_audience, exhaustive_scores,
+    "portable", lacks, false, exhaustive_match, exhaustive_audience, exhaustive_scores,
 };
 
 }  // namespace visavis

@@ -74,7 +74,7 @@ def run(
 def test_learn_writes_catalog_provenance_and_card(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, output, errors = run(folder, monkeypatch, capsys, "--as-of", "2026-01-28", "--json")
+    status, output, errors = run(folder, monkeypatch, capsys, "--as-of", "2026-01-27", "--json")
     assert status == 0, errors
     summary = json.loads(output)
     learned, declared = (
@@ -83,10 +83,10 @@ def test_learn_writes_catalog_provenance_and_card(
     assert learned.digest() == summary["digest"]
     assert learned.rules == declared.rules
     cuts = [window["as_of"] for window in summary["provenance"]["windows"]]
-    assert cuts == ["2026-01-14", "2026-01-21"]
+    assert cuts == ["2026-01-13", "2026-01-20"]
     assert json.loads((folder / "learned.json").read_text()) == summary["provenance"]
     assert "# Model card: 2 capabilities" in (folder / "card.md").read_text(encoding="utf-8")
-    status, output, _ = run(folder, monkeypatch, capsys, "--as-of", "2026-01-28")
+    status, output, _ = run(folder, monkeypatch, capsys, "--as-of", "2026-01-27")
     assert status == 0
     assert "learned.parquet" in output
 
@@ -95,6 +95,35 @@ def test_what_learn_cannot_use_is_named(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "how.toml").write_text("window_dayz = 7")
-    status, _, errors = run(folder, monkeypatch, capsys, "--as-of", "2026-01-28")
+    status, _, errors = run(folder, monkeypatch, capsys, "--as-of", "2026-01-27")
     assert status == cli.EXIT_INPUT
     assert "window_dayz" in errors
+
+
+def test_what_happened_after_as_of_teaches_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--as-of", "2026-01-27", "--json")
+    status, output, errors = run(folder, monkeypatch, capsys, *given)
+    assert status == 0, errors
+    before = json.loads(output)
+    for name, line in (
+        ("events.csv", '"c{}","2026-02-{:02}"'),
+        ("facts.csv", '"c{}","wine","bought","2026-02-{:02}"'),
+    ):
+        with (folder / name).open("a") as file:
+            file.writelines(line.format(n % 8, n) + "\n" for n in range(1, 20))
+    status, output, errors = run(folder, monkeypatch, capsys, *given)
+    assert status == 0, errors
+    assert json.loads(output)["digest"] == before["digest"]
+
+
+def test_a_window_that_the_facts_do_not_cover_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, errors = run(folder, monkeypatch, capsys, "--as-of", "2026-01-30")
+    assert status == cli.EXIT_INPUT
+    assert "end on 2026-01-27, the window needs them up to 2026-01-30" in errors
+    more = ("--as-of", "2026-01-30", "--complete-to", "2026-01-30")
+    status, _, errors = run(folder, monkeypatch, capsys, *more)
+    assert status == 0, errors

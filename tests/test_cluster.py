@@ -26,7 +26,7 @@ from test_learning import AS_OF as SHOP_AS_OF
 from test_learning import SPEC, Shop, declared
 from visavis import cluster
 from visavis.cli.model import _workers
-from visavis.cluster import IndicatorJob, compute_indicators, connected, joblib_backend
+from visavis.cluster import IndicatorJob, compute_indicators, connected, held_once, joblib_backend
 from visavis.errors import InputError, SetupError
 from visavis.indicators import Indicators, IndicatorSpec, compute, merge_parts, part_of
 from visavis.learning import learn
@@ -325,7 +325,7 @@ def test_learning_through_joblib_gives_the_same_bits(ray: Any) -> None:
         assert processors == 2
         work = joblib.Parallel(n_jobs=2, prefer="threads", return_as="generator")
         assert os.getpid() not in set(work(joblib.delayed(os.getpid)() for _ in range(4)))
-        spread = learn(*given, threads=processors)
+        spread = learn(*given, threads=processors, hold=held_once)
     assert PicklingPool.__bases__ == bases
     assert spread.catalog.digest() == alone.catalog.digest()
     assert spread.provenance == alone.provenance
@@ -353,12 +353,12 @@ def test_partitions_without_ray_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_command_line_fits_blocks_on_rays_workers(ray: Any) -> None:
-    with _workers("local", 1) as processors:
-        assert processors == 2
+    with _workers("local", 1) as (processors, hold):
+        assert (processors, hold) == (2, held_once)
         work = joblib.Parallel(n_jobs=2)
         assert os.getpid() not in set(work(joblib.delayed(os.getpid)() for _ in range(4)))
-    with _workers(None, 1) as threads:
-        assert threads == 1
+    with _workers(None, 1) as unspread:
+        assert unspread == (1, None)
 
 
 def test_a_connection_that_was_there_stays(ray: Any) -> None:

@@ -398,7 +398,7 @@ def test_figures_follow_from_contacts(evaluation, random_engine, random_outcomes
 def test_differences_are_paired_and_within_one_contact_policy(evaluation):
     compared = [(each.arm, each.against) for each in evaluation.differences]
     assert compared == [
-        *[("B", name) for name in ("A0", "A2", "A2w", "A4", "S", "G_cap")],
+        *[("B", name) for name in ("A0", "A2", "A2w", "A4", "S")],
         *[("G", name) for name in ("A1", "A3")],
     ]
     policy_of = {figures.name: figures.contact_policy for figures in evaluation.arms}
@@ -406,7 +406,7 @@ def test_differences_are_paired_and_within_one_contact_policy(evaluation):
     for each in evaluation.differences:
         one, other = evaluation.arm(each.arm), evaluation.arm(each.against)
         assert each.contact_policy == policy_of[each.against]
-        assert policy_of[each.arm] == each.contact_policy or each.against == "G_cap"
+        assert policy_of[each.arm] == each.contact_policy
         value = one.hit_rate.value - other.hit_rate.value
         assert each.hit_rate.value == pytest.approx(value, abs=1e-15)
         # Two intervals laid side by side are wider than that of the paired difference.
@@ -584,7 +584,7 @@ def test_the_forms_of_the_same_work_send_the_same(random_engine):
     assert timing._batched(work) == random_engine.match().opportunity_count
     loop = timing.run_campaigns(random_engine, share=0.2)
     pytest.importorskip("pandas")
-    assert timing._pandas_loop(work, 24) == len(loop.customer_index)
+    assert timing._pandas_loop(work, np.arange(24)) == len(loop.customer_index)
 
 
 def test_times_are_compared_by_turns(random_engine):
@@ -599,8 +599,9 @@ def test_times_are_compared_by_turns(random_engine):
     assert found["rounds"] == 2
     assert ticks[-1] == (3 * len(forms), 3 * len(forms))
     assert found["ratio_to_match"]["match"] == {"value": 1.0, "low": 1.0, "high": 1.0}
-    assert found["extrapolated"]["campaigns_numpy"] == 6
-    assert "ran 6 of 24" in found["note"]
+    if "campaigns_pandas" in forms:
+        assert found["extrapolated"] == {"campaigns_pandas": 6}
+        assert "ran 6 of 24" in found["note"]
     assert json.loads(json.dumps(found)) == found
     with pytest.raises(InputError, match="share"):
         compare_times(random_engine, share=0.0)

@@ -15,7 +15,8 @@ Matrices come back through Ray's object store, which spills to disk, and are fet
 the driver holds the whole result once, as on one machine. A part must fit a worker: its customers
 × indicators × 4 bytes, best below 1 GB.
 
-Nothing but `connected`, `_spread` and `joblib_backend` touches Ray, and no other module imports it.
+Nothing but `connected`, `_spread`, `joblib_backend` and `held_once` touches Ray, and no other
+module imports it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -46,7 +48,14 @@ from visavis.indicators import (
     merge_parts,
 )
 
-__all__ = ["IndicatorJob", "PartHead", "compute_indicators", "connected", "joblib_backend"]
+__all__ = [
+    "IndicatorJob",
+    "PartHead",
+    "compute_indicators",
+    "connected",
+    "held_once",
+    "joblib_backend",
+]
 
 #: How often a task is run again when its worker dies. What it computes depends on nothing else.
 RETRIES: Final = 3
@@ -351,7 +360,7 @@ def joblib_backend(address: str = "local") -> Iterator[int]:
     Yields how many processors Ray has; errors as of `connected`. ::
 
         with joblib_backend("head:6379") as processors:
-            learn(windows, base, catalog, spec, threads=processors)
+            learn(windows, base, catalog, spec, threads=processors, hold=held_once)
     """
     import joblib
     from joblib.pool import PicklingPool
@@ -367,3 +376,12 @@ def joblib_backend(address: str = "local") -> Iterator[int]:
                 yield processors
         finally:
             PicklingPool.__bases__ = bases
+
+
+def held_once(value: Any) -> Callable[[], Any]:
+    """Put what many tasks read into Ray's object store; what is returned gives it back there."""
+    return partial(_get, _ray().put(value))
+
+
+def _get(reference: Any) -> Any:
+    return _ray().get(reference)

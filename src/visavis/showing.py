@@ -35,11 +35,9 @@ SHOWN_FILES: Final = (
 #: What the demo's figures are of, by their names in run.json.
 HELD_OUT_WORDS: Final = {
     "match": "the match: rules, consent, ranked by expected value",
-    "campaigns": "campaigns: the same rules and scores, most bought product first",
     "own_five_by_value": "every customer's own five, by expected value alone",
     "own_five": "every customer's own five, by propensity alone",
     "own_five_declared": "the same with declared weights, nothing learned",
-    "same_five": "the same five products to everyone",
 }
 
 
@@ -51,6 +49,7 @@ def show_demo(done: DemoRun, console: Console) -> None:
         show_opportunities(engine, customer_id, rows, console)
     _show_work(done.summary, console)
     _show_captured(done.summary, console)
+    _show_arms(done.comparison.under_policy, console)
     console.print()
     show_notice(done.summary["notice"], console)
     console.print()
@@ -209,5 +208,29 @@ def _show_captured(summary: Mapping[str, Any], console: Console) -> None:
             f"{figures['hit_count']:,}",
             f"{figures['hit_rate']:.3f}",
             f"{figures['spend_share']:.1%}",
+        )
+    console.print(table)
+
+
+def _show_arms(evaluation: Mapping[str, Any], console: Console) -> None:
+    """One-to-one beside campaigns with equal contacts, arm by arm of one contact policy."""
+    arms = evaluation["arms"]
+    own = next(arm for arm in arms if arm["name"] == "B")
+    policy = own["contact_policy"]
+    table = new_table(
+        *("", "contacts", "hit rate", "95 % interval", "of all spend", "95 % interval"),
+        title=f"one-to-one beside campaigns: the same rules, scores and contacts, {policy}",
+    )
+    alike = [arm for arm in arms if arm["contact_policy"] == policy and arm["name"] != "B"]
+    for arm in (own, *alike):
+        rate, share = arm["hit_rate"], arm["spend_share"]
+        add_row(
+            table,
+            f"{arm['name']}: {arm['label']}",
+            f"{arm['contact_count']:,}",
+            f"{rate['value']:.3f}",
+            f"{rate['low']:.3f}–{rate['high']:.3f}",
+            f"{share['value']:.1%}",
+            f"{share['low']:.1%}–{share['high']:.1%}",
         )
     console.print(table)

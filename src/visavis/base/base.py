@@ -34,6 +34,9 @@ _FORMAT: Final = 1
 _MANIFEST: Final = "base.json"
 _TABLES: Final = ("indicators", "attributes", "facts")
 
+#: Rows squared at a time, in float64.
+_SCALE_ROWS: Final = 8_192
+
 
 @dataclass(frozen=True, eq=False)
 class Base:
@@ -132,6 +135,15 @@ class Base:
         """
         said = (self.indicator_schema.metadata or {}).get(NOTICE_METADATA)
         return None if said is None else said.decode()
+
+    @cached_property
+    def indicator_scale(self) -> npt.NDArray[np.float32]:
+        """The root mean square of each indicator, (d,): a hint for the kernel, never a result."""
+        squares = np.zeros(self.indicators.shape[1])
+        for begin in range(0, len(self.indicators), _SCALE_ROWS):
+            part = self.indicators[begin : begin + _SCALE_ROWS].astype(np.float64)
+            squares += np.einsum("ij,ij->j", part, part)
+        return np.sqrt(squares / max(1, len(self.indicators))).astype(np.float32)
 
     @cached_property
     def indicator_names(self) -> tuple[str, ...]:

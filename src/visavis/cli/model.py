@@ -38,6 +38,13 @@ def learn(
         Path | None, typer.Option("--how", help="TOML: see visavis.learning.LearnSpec.")
     ] = None,
     windows: Annotated[int, typer.Option(min=1, max=24, help="Cuts to learn from.")] = 3,
+    complete_to: Annotated[
+        str | None,
+        typer.Option(
+            help="UTC date up to which the facts are known to be complete; default: that of the "
+            "last fact. A window that reaches beyond it is refused.",
+        ),
+    ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Folder of finished blocks: a stopped run goes on.")
     ] = None,
@@ -67,13 +74,28 @@ def learn(
     )
     with (
         stages(quiet=as_json) as stage,
-        named(spec="--spec", as_of="--as-of", learn="--how", windows="--windows", address="--ray"),
+        named(
+            spec="--spec",
+            as_of="--as-of",
+            learn="--how",
+            windows="--windows",
+            address="--ray",
+            complete_to="--complete-to",
+        ),
     ):
         day = parse_date(as_of, field="as_of")
         known = read_facts(facts)
         make = _Bases(events, IndicatorSpec.read(spec), taxonomy, known, threads)
         learned, notice = _learned(
-            make, day, windows, Catalog.read(catalog), how, checkpoint, ray, stage
+            make,
+            day,
+            windows,
+            Catalog.read(catalog),
+            how,
+            checkpoint,
+            None if complete_to is None else parse_date(complete_to, field="complete_to"),
+            ray,
+            stage,
         )
         learned.catalog.write(out)
         write_json(out.with_suffix(".json"), learned.provenance)
@@ -100,6 +122,7 @@ def _learned(
     catalog: Catalog,
     how: Path | None,
     checkpoint: Path | None,
+    complete_to: date | None,
     ray: str | None,
     stage: Any,
 ) -> tuple[Learned, str | None]:
@@ -113,10 +136,11 @@ def _learned(
         for number in range(window_count):
             tick(number, window_count)
             cut = day - timedelta(days=spec.window_days * (number + 1))
-            windows.append(window_of(make(cut), make.facts, spec.window_days, known_to=day))
+            window = window_of(make(cut), make.facts, spec.window_days, known_to=complete_to)
+            windows.append(window)
     with stage("As of the day itself"):
         base = make(day)
-    with stage("Learning") as tick, _workers(ray, make.threads) as threads:
+    with stage("Learning") as tick, _workers(ray, make.threads) as (threads, hold):
         learned = learn_from(
             windows,
             base,
@@ -124,21 +148,22 @@ def _learned(
             spec,
             checkpoint=checkpoint,
             threads=threads,
+            hold=hold,
             progress=tick,
         )
     return learned, base.notice
 
 
 @contextmanager
-def _workers(ray: str | None, threads: int | None) -> Iterator[int | None]:
+def _workers(ray: str | None, threads: int | None) -> Iterator[tuple[int | None, Any]]:
     """Where blocks of products are fitted: threads of this process, or Ray's workers."""
     if ray is None:
-        yield threads
+        yield threads, None
         return
-    from visavis.cluster import joblib_backend
+    from visavis.cluster import held_once, joblib_backend
 
     with joblib_backend(ray) as processors:
-        yield processors
+        yield processors, held_once
 
 
 class _Bases:

@@ -23,7 +23,8 @@ from visavis.domain import Link
 __all__ = ["declare_catalog", "plain_catalog"]
 
 PRIOR_DAYS: Final = 5.0
-#: Below 1, own purchase-days count a little less than in proportion: hit rate .473 against .468.
+#: Below 1, own purchase-days count a little less than in proportion. On the window before the cut
+#: every customer's own five hit .456 with 0.8, .458 with 0.9, .453 with 1 and .443 with 1.1.
 HISTORY_WEIGHT: Final = 0.9
 CATEGORY_WEIGHT: Final = 1.0
 RECENCY_WEIGHT: Final = -0.01

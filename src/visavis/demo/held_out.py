@@ -1,19 +1,17 @@
 """What the opportunities captured in the window after the cut; nothing was sent.
 
-Four figures, each over its own contacts: the match and the campaigns under the policy, without the
-customers of the control group; and the plain setting that isolates the ranking of products (no
-rule, no consent, no cost), every customer's own five against the same five to everyone.
+Each figure is over its own contacts: the match under the policy, without the customers of the
+control group; and the plain setting that isolates the ranking of products (no rule, no consent, no
+cost). Campaigns stand beside them where contacts are equal: in visavis.demo.comparison.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-import numpy as np
 import pyarrow as pa
 
 from visavis.base import Base
-from visavis.campaign import CampaignRun
 from visavis.catalog import Catalog
 from visavis.demo.dataset import CHANNELS, Purchases
 from visavis.demo.declared import declare_catalog, plain_catalog
@@ -54,7 +52,7 @@ def plain_engine(
 
 
 def held_out_figures(
-    purchases: Purchases, base: Base, table: pa.Table, campaigns: CampaignRun, engine: Engine
+    purchases: Purchases, base: Base, table: pa.Table, engine: Engine
 ) -> dict[str, Any]:
     """Contacts, hits and captured spend of each figure, by name."""
     outcomes = purchases.outcomes(base.as_of)
@@ -75,11 +73,9 @@ def held_out_figures(
         name: _figures(pairs, amount_of, spend)
         for name, pairs in (
             ("match", _pairs_of(table.filter(_uncontrolled(table)), engine.catalog)),
-            ("campaigns", _campaign_pairs(campaigns, engine)),
             ("own_five_by_value", _own_five(engine, engine.catalog, "expected_value")),
             ("own_five", _own_five(engine, engine.catalog, "propensity")),
             ("own_five_declared", _own_five(engine, declared, "propensity")),
-            ("same_five", _same_five(purchases, base)),
         )
     }
 
@@ -112,19 +108,6 @@ def _pairs_of(table: pa.Table, catalog: Catalog) -> _Pairs:
     ]
 
 
-def _campaign_pairs(campaigns: CampaignRun, engine: Engine) -> _Pairs:
-    ids, products = engine.base.customer_ids.to_pylist(), engine.catalog.products
-    contacts = zip(campaigns.customer_index, campaigns.capability_index, strict=True)
-    return [(ids[i], products[j]) for i, j in contacts if not engine.control[i]]
-
-
 def _own_five(engine: Engine, catalog: Catalog, by: str) -> _Pairs:
     plain = plain_engine(engine, catalog, by=by)
     return _pairs_of(plain.match().to_table(reasons=0), plain.catalog)
-
-
-def _same_five(purchases: Purchases, base: Base) -> _Pairs:
-    products = purchases.products(base.as_of)
-    first = np.argsort(-products["share"].to_numpy(), kind="stable")[:CONTACTS_PER_CUSTOMER]
-    names = [products["product"][int(j)].as_py() for j in first]
-    return [(who, name) for who in base.customer_ids.to_pylist() for name in names]

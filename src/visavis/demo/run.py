@@ -40,6 +40,7 @@ from visavis.demo.dataset import (
 )
 from visavis.demo.declared import declare_catalog
 from visavis.demo.held_out import held_out_figures
+from visavis.digest import canonical_digest
 from visavis.domain import NOTICE_METADATA, utc_now
 from visavis.engine import Engine, Matches
 from visavis.errors import InputError
@@ -70,12 +71,12 @@ _MADE_BY: Final = "visavis demo"
 #: What must be said of this data set's comparison, beside what holds for every one.
 _LIMITATIONS: Final = (
     (
-        "Arms are compared in a plain setting: one capability per product, no rule, no consent, no "
-        "cost, five contacts per customer on average."
+        "Arms are compared twice: under the demo's own policy, whose consents and objections were "
+        "drawn by lot, and plain: one capability per product, no rule, no consent, no cost."
     ),
     (
-        "The sensitivity table uses the declared, untuned weights at every cut, so that no setting "
-        "was tuned for."
+        "The sensitivity table uses declared weights at every cut and varies some arms only; what "
+        "was learned is judged at one cut, the last."
     ),
     "The expected value uses a product's mean spend per purchase, not its margin.",
 )
@@ -199,12 +200,12 @@ def run(
                 write_page_checksum=True,
             )
         with steps.timed("held_out", "What was bought in the 28 days after"):
-            held_out = held_out_figures(purchases, base, table, campaigns, engine)
+            held_out = held_out_figures(purchases, base, table, engine)
         bases = {window.base.as_of: window.base for window in windows} | {as_of: base}
         with steps.timed("comparison", "One-to-one beside campaigns") as tick:
             comparison = compare(purchases, engine, bases, rounds=rounds, tick=tick)
         with steps.timed("report", "Report"):
-            summary = _summary(steps, matches, campaigns, learned, held_out)
+            summary = _summary(steps, matches, table, campaigns, learned, held_out)
             write_report(folder, _report(engine, matches, table, comparison, summary))
         summary["files"] = {
             str(path.relative_to(folder)): file_digest(path)
@@ -224,7 +225,7 @@ def _report(
 ) -> ReportContent:
     return ReportContent(
         run=summary,
-        evaluations=(comparison.by_propensity, comparison.by_value),
+        evaluations=(comparison.under_policy, comparison.by_propensity, comparison.by_value),
         sensitivity=comparison.sensitivity,
         calibration=comparison.calibration,
         timing=comparison.timing,
@@ -376,6 +377,7 @@ def _timed_side_by_side(
 def _summary(
     steps: _Steps,
     matches: Matches,
+    table: pa.Table,
     campaigns: CampaignRun,
     learned: Learned,
     held_out: dict[str, Any],
@@ -413,7 +415,7 @@ def _summary(
             "base": engine.base.digest,
             "catalog": engine.catalog.digest(),
             "policy": engine.policy.digest(),
-            "opportunities": matches.digest(),
+            "opportunities": canonical_digest(table),
         },
         "versions": {
             "visavis": visavis.__version__,

@@ -96,7 +96,7 @@ class Engine:
     def panel(self) -> kernel.Panel:
         """The catalog, packed for the kernel."""
         catalog = self.catalog
-        return kernel.pack(
+        panel = kernel.pack(
             self.weights,
             catalog.bias,
             value=catalog.value,
@@ -105,7 +105,12 @@ class Engine:
             product=catalog.codes("product")[0],
             channel=catalog.codes("channel")[0],
             family=catalog.codes("family")[0],
+            indicator_scale=self.base.indicator_scale,
+            plane_index=self.eligibility.plane_index,
         )
+        if kernel.is_screened(self.variant):
+            panel.prepare()
+        return panel
 
     @cached_property
     def mean_weights(self) -> npt.NDArray[np.float64]:

@@ -290,7 +290,9 @@ def _evaluate(
             figures.difference(name, against, setting.contact_policy(against))
             for name, others in _AGAINST.items()
             for against in others
-            if name in names and against in names
+            if name in names
+            and against in names
+            and setting.contact_policy(name) == setting.contact_policy(against)
         ),
         seconds=seconds,
     )

@@ -59,8 +59,8 @@ def compare_times(
     share : float
         Each campaign goes to this share of the customers.
     campaigns_max : int, optional
-        The loops run only so many campaigns and their time is scaled up to all, which the note
-        says; default: all.
+        The pandas loop runs only so many campaigns, spread evenly over the catalog, and its time is
+        scaled up to all, which the note says; default: all.
     progress : callable, optional
         Called with (runs done, runs in all).
 
@@ -77,11 +77,10 @@ def compare_times(
     ran = m if campaigns_max is None else min(m, check_count(campaigns_max, "campaigns_max", 1))
     work = _Work.of(engine, share)
     scale = m / ran
+    sample = np.unique(np.linspace(0, m - 1, ran).astype(np.int64))
     forms: dict[str, Callable[[], float]] = {
-        NUMPY_LOOP: lambda: (
-            run_campaigns(engine, share=share, order=np.arange(ran, dtype=np.int64)).seconds * scale
-        ),
-        PANDAS_LOOP: lambda: _timed(lambda: _pandas_loop(work, ran)) * scale,
+        NUMPY_LOOP: lambda: run_campaigns(engine, share=share).seconds,
+        PANDAS_LOOP: lambda: _timed(lambda: _pandas_loop(work, sample)) * scale,
         BATCHED: lambda: _timed(lambda: _batched(work)),
         MATCH: lambda: _timed(engine.match),
     }
@@ -105,8 +104,7 @@ def _figures(
     ratios = {name: each / measured[MATCH] for name, each in measured.items()}
     quartiles = {name: np.quantile(each, [0.25, 0.5, 0.75]) for name, each in ratios.items()}
     n, m = len(engine.customer_index), engine.catalog.capability_count
-    loops = [name for name in (NUMPY_LOOP, PANDAS_LOOP) if name in measured]
-    extrapolated = {} if ran == m else dict.fromkeys(loops, ran)
+    extrapolated = {PANDAS_LOOP: ran} if ran < m and PANDAS_LOOP in measured else {}
     rounds = len(measured[MATCH])
     note = (
         f"{n:,} customers × {m:,} capabilities, medians of {rounds} rounds by turns, ratios with "
@@ -114,7 +112,7 @@ def _figures(
         "thread by themselves; preparation is charged to none."
     )
     if extrapolated:
-        note += f" The campaign loops ran {ran:,} of {m:,} campaigns and are scaled up to all."
+        note += f" The pandas loop ran {ran:,} of {m:,} campaigns and is scaled up to all."
     for name, reason in skipped.items():
         note += f" {name} was skipped: {reason}."
     return {
@@ -207,7 +205,7 @@ class _Work:
         return np.asarray(ev)
 
 
-def _pandas_loop(work: _Work, campaign_count: int) -> int:
+def _pandas_loop(work: _Work, campaigns: Int64) -> int:
     """Campaign after campaign as a script in pandas: score, filter, sort, send; contacts sent."""
     import pandas as pd  # type: ignore[import-untyped]  # optional, and its stubs with it
 
@@ -216,7 +214,7 @@ def _pandas_loop(work: _Work, campaign_count: int) -> int:
     first, positions, adjustments = work.by_capability
     total = pd.Series(0, index=np.arange(len(work.x)))
     sent_by_label: list[dict[int, pd.Series]] = [{} for _ in work.groups]
-    for j in range(campaign_count):
+    for j in campaigns.tolist():
         z = (work.x @ engine.weights[j] + catalog.bias[j]).astype(np.float64)
         own = slice(first[j], first[j + 1])
         z[positions[own]] += adjustments[own]

@@ -8,6 +8,7 @@
                                                          scores()   ──► ScoresResult
 
     calls.py       the calls
+    screen.py      the catalog once more, quantised for screening
     types.py       what goes in and what comes out
     arguments.py   the doors
     variant.py     which compiled form runs
@@ -38,7 +39,7 @@ from visavis.kernel.types import (
     Panel,
     ScoresResult,
 )
-from visavis.kernel.variant import choose_variant, variants
+from visavis.kernel.variant import choose_variant, is_screened, missing_feature, variants
 
 #: The version of docs/score.md that this core computes; results name it.
 CONTRACT_VERSION: Final = 1
@@ -57,8 +58,10 @@ __all__ = [
     "audience",
     "choose_variant",
     "exp",
+    "is_screened",
     "log1p",
     "match",
+    "missing_feature",
     "pack",
     "scores",
     "variants",

@@ -37,7 +37,7 @@ from visavis.kernel.types import (
     Panel,
     ScoresResult,
 )
-from visavis.kernel.variant import variant_index
+from visavis.kernel.variant import choose_variant, is_screened, variant_index
 
 __all__ = ["audience", "exp", "log1p", "match", "pack", "scores"]
 
@@ -118,6 +118,8 @@ def pack(
     product: npt.ArrayLike | None = None,
     channel: npt.ArrayLike | None = None,
     family: npt.ArrayLike | None = None,
+    indicator_scale: npt.ArrayLike | None = None,
+    plane_index: npt.ArrayLike | None = None,
 ) -> Panel:
     """Pack capabilities for `match`, `audience` and `scores`.
 
@@ -133,6 +135,12 @@ def pack(
         ``logistic``, ``count`` or ``identity``, one for all or one per capability.
     product, channel, family : array_like of shape (n_capabilities,), int32, optional
         Codes that limits count by; default: each capability is a group of its own.
+    indicator_scale : array_like of shape (n_indicators,), float32, optional
+        The usual size of each indicator, say its root mean square. No result depends on it, but
+        with indicators of very different sizes a screen excludes far more pairs.
+    plane_index : array_like of shape (n_capabilities,), int32, optional
+        The planes of the eligibility that calls will bring. No result depends on it, but
+        capabilities that share a plane are then passed over together.
 
     Returns
     -------
@@ -171,7 +179,12 @@ def pack(
     packed = _kernel.PackedPanel(
         padded, columns, b, v, c, codes, products, channels, families, counts
     )
-    return Panel(packed)
+    scale = planes = None
+    if indicator_scale is not None:
+        scale = as_vector(indicator_scale, np.float32, "indicator_scale", columns).copy()
+    if plane_index is not None:
+        planes = as_vector(plane_index, np.int32, "plane_index", count).copy()
+    return Panel(packed, scale, planes)
 
 
 def match(
@@ -214,7 +227,11 @@ def match(
     InputError
         Naming the argument and the row.
     """
-    index = variant_index(variant)
+    chosen = choose_variant(variant)
+    index = variant_index(chosen)
+    require(panel, Panel, "panel", "made by pack")
+    if is_screened(chosen):
+        panel.prepare()
     x, bound = _bind(indicators, panel, eligible, history, ev_min, block)
     size = as_positive(k, "k")
     if len(x) * size > RESULT_CELLS_MAX:

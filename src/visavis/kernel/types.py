@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Lock
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from visavis import _kernel
+from visavis.kernel.screen import build_screen
 
 __all__ = [
     "AudienceResult",
@@ -77,9 +79,30 @@ class Panel:
     ----------
     packed : _kernel.PackedPanel
         The arrays behind it; opaque.
+    indicator_scale, plane_index : ndarray, optional
+        What `pack` was told for the screen.
     """
 
     packed: _kernel.PackedPanel
+    indicator_scale: Float32 | None = None
+    plane_index: Int32 | None = None
+    _lock: Lock = field(default_factory=Lock, repr=False)
+
+    def prepare(self) -> None:
+        """Build the screen, unless it is there: what the first screened call would do."""
+        with self._lock:
+            if not self.packed.has_screen:
+                padded, bias, value, cost, link = map(np.asarray, self.packed.arrays)
+                screen = build_screen(
+                    padded[:, : self.indicator_count],
+                    bias,
+                    value,
+                    cost,
+                    link,
+                    indicator_scale=self.indicator_scale,
+                    plane_index=self.plane_index,
+                )
+                self.packed.set_screen(*screen)
 
     @property
     def capability_count(self) -> int:

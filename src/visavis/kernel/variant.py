@@ -8,7 +8,7 @@ from typing import Final
 from visavis import _kernel
 from visavis.errors import InputError, VariantError
 
-__all__ = ["choose_variant", "variant_index", "variants"]
+__all__ = ["choose_variant", "is_screened", "missing_feature", "variant_index", "variants"]
 
 #: Names the variant to use when the caller names none.
 VARIANT_ENVIRONMENT: Final = "VISAVIS_VARIANT"
@@ -16,7 +16,17 @@ VARIANT_ENVIRONMENT: Final = "VISAVIS_VARIANT"
 
 def variants() -> dict[str, bool]:
     """Every variant in this build, slowest first, and whether this processor can run it."""
-    return dict(_kernel.variants())
+    return {name: lacks is None for name, lacks, _ in _kernel.variants()}
+
+
+def missing_feature(variant: str) -> str | None:
+    """The first thing that a variant asks for and this machine lacks; None = it can run."""
+    return {name: lacks for name, lacks, _ in _kernel.variants()}[variant]
+
+
+def is_screened(variant: str) -> bool:
+    """Whether a variant screens pairs before it scores them, and so needs `Panel.prepare`."""
+    return {name: screened for name, _, screened in _kernel.variants()}[variant]
 
 
 def choose_variant(variant: str | None = None) -> str:
@@ -45,7 +55,9 @@ def choose_variant(variant: str | None = None) -> str:
             f"unknown variant {name!r}; this build has {', '.join(known)}", field=source
         )
     if not known[name]:
-        raise VariantError(f"variant {name!r} cannot run on this processor")
+        raise VariantError(
+            f"variant {name!r} cannot run on this machine: it lacks {missing_feature(name)}"
+        )
     return name
 
 

@@ -43,7 +43,8 @@ def reliability(
     w = np.ones(len(propensity)) if weight is None else weight
     positives = bought > 0
     count = max(1, min(bin_count, int((w * bought).sum() // BIN_POSITIVES_MIN)))
-    inner = np.unique(np.quantile(propensity[positives], np.linspace(0, 1, count + 1)[1:-1]))
+    places = np.linspace(0, 1, count + 1)[1:-1]
+    inner = np.unique(np.quantile(propensity[positives], places)) if count > 1 else np.empty(0)
     place = np.searchsorted(inner, propensity, side="right")
     bins = []
     for number in range(len(inner) + 1):

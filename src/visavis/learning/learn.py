@@ -17,12 +17,14 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from visavis import __version__
 from visavis.base import Base
 from visavis.catalog import Catalog
 from visavis.digest import canonical_digest
@@ -50,7 +52,14 @@ VALIDATED_PRODUCTS_MAX: Final = 400
 #: was least with 10 and 0.02 % more with 3.
 LEVEL_RIDGE: Final = 3.0
 
+#: Counts changes of the model itself, its constants included: a run that was stopped under another
+#: revision does not go on under this one.
+MODEL_REVISION: Final = 2
+
 _OUTCOME_COLUMNS: Final = (CUSTOMER_ID, "product")
+
+#: Takes what every block reads; returns what gives it back where a block is fitted.
+Hold = Callable[["_Fitting"], Callable[[], "_Fitting"]]
 
 #: Called with (blocks done, blocks in all).
 Progress = Callable[[int, int], None]
@@ -88,6 +97,7 @@ def learn(
     *,
     checkpoint: Path | None = None,
     threads: int | None = None,
+    hold: Hold | None = None,
     progress: Progress | None = None,
 ) -> Learned:
     """Learn every capability's weights from what customers did after each window's cut.
@@ -106,6 +116,9 @@ def learn(
         A folder in which finished blocks are kept.
     threads : int, optional
         Blocks at a time; default: the processors of this process.
+    hold : callable, optional
+        Where what every block reads is kept, for backends that would send it along with each:
+        takes it, returns a callable that gives it back (``visavis.cluster.held_once``).
     progress : callable, optional
 
     Returns
@@ -125,6 +138,7 @@ def learn(
     design = Design.of(spec, catalog, base.indicator_names)
     indexes = [index_window(window, design.products) for window in ordered]
     now = index_window(Window(base, ordered[0].outcomes.slice(0, 0)), design.products)
+    _check_outcomes(indexes)
     provenance = _provenance(ordered, base, catalog, spec)
     store = Checkpoint.open(checkpoint, provenance)
     # Blocks run side by side: inner threads of the linear algebra would only get in the way.
@@ -132,9 +146,10 @@ def learn(
         validation = _validated(design, indexes)
         ridge = validation.get("ridge", spec.ridge_default)
         pooled = fit_pooled(design, indexes)
-        coefficients, levels = _fit_blocks(
-            design, indexes, now, pooled, ridge, store, threads, progress
-        )
+        products = range(len(design.products))
+        priors = np.stack([design.prior_days(now, product) for product in products])
+        fitting = _Fitting(design, tuple(indexes), priors, pooled, ridge)
+        coefficients, levels = _fit_blocks(fitting, store, threads, hold, progress)
     names = _column_names(design)
     return Learned(
         catalog=_learned_catalog(catalog, base, design, now, coefficients, levels),
@@ -156,9 +171,25 @@ def _checked(windows: Sequence[Window], base: Base, spec: LearnSpec) -> list[Win
                 field="windows",
                 row=number,
             )
+        for name in _OUTCOME_COLUMNS:
+            if name not in window.outcomes.column_names:
+                raise SchemaError("is missing", field=f"windows.outcomes.{name}", row=number)
         if not len(window.outcomes):
             raise InputError("has no outcome to learn from", field="windows", row=number)
-    return sorted(windows, key=lambda window: window.base.as_of)
+    ordered = sorted(windows, key=lambda window: window.base.as_of)
+    for one, other in pairwise(ordered):
+        if one.base.as_of == other.base.as_of:
+            raise InputError(f"two windows begin at {one.base.as_of}", field="windows")
+    return ordered
+
+
+def _check_outcomes(indexes: Sequence[WindowIndex]) -> None:
+    for index in indexes:
+        if not len(index.positive_customer):
+            raise InputError(
+                f"as of {index.base.as_of} no known customer bought a product of the catalog",
+                field="windows.outcomes",
+            )
 
 
 def _validated(design: Design, indexes: Sequence[WindowIndex]) -> dict[str, Any]:
@@ -206,45 +237,62 @@ def _deviation(
     pooled: PooledModel,
     ridge: float,
 ) -> Float64:
-    """A product's own deviation from the pooled model: its level first, then its columns."""
-    if np.isinf(ridge):
-        return np.zeros(1 + design.column_count)
-    blocks, labels, weights, offsets = [], [], [], []
+    """A product's own deviation from the pooled model: its level first, then its columns.
+
+    An infinite ridge leaves the columns to the pooled model; the level is always the product's.
+    """
+    blocks, labels, offsets = [], [], []
     for number, index in enumerate(indexes):
         sample = sample_product(design, index, product, number)
         x = pooled.standardise(sample.x)
         blocks.append(np.column_stack([np.ones(len(x)), x]))
         labels.append(sample.bought)
-        weights.append(sample.weight)
-        offsets.append(pooled.offset(x, design.prior_days(index, product)))
-    pulls = np.full(1 + design.column_count, ridge)
+        prior_days = design.prior_days(index, product)
+        offsets.append(pooled.offset(x, prior_days) + sample.log_odds_shift)
+    free = 1 if np.isinf(ridge) else 1 + design.column_count
+    pulls = np.full(free, ridge)
     pulls[0] = min(ridge, LEVEL_RIDGE)
-    return fit_deviation(
-        np.concatenate(blocks),
-        np.concatenate(labels),
-        np.concatenate(weights),
-        np.concatenate(offsets),
-        pulls,
+    deviation = np.zeros(1 + design.column_count)
+    deviation[:free] = fit_deviation(
+        np.concatenate(blocks)[:, :free], np.concatenate(labels), np.concatenate(offsets), pulls
     )
+    return deviation
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitting:
+    """What every block of products is fitted from.
+
+    Attributes
+    ----------
+    design : Design
+    indexes : tuple of WindowIndex
+    prior_days : ndarray of shape (products, half-lives + 1), float64
+        As of the day from which the catalog is to be used.
+    pooled : PooledModel
+    ridge : float
+    """
+
+    design: Design
+    indexes: tuple[WindowIndex, ...]
+    prior_days: Float64
+    pooled: PooledModel
+    ridge: float
 
 
 def _fit_blocks(
-    design: Design,
-    indexes: Sequence[WindowIndex],
-    now: WindowIndex,
-    pooled: PooledModel,
-    ridge: float,
+    fitting: _Fitting,
     store: Checkpoint,
     threads: int | None,
+    hold: Hold | None,
     progress: Progress | None,
 ) -> tuple[Float64, Float64]:
     """Raw coefficients, of shape (products, columns), and levels, of shape (products,)."""
     from joblib import Parallel, delayed
 
-    size = design.spec.block_products
+    size, product_count = fitting.design.spec.block_products, len(fitting.design.products)
     blocks = [
-        range(begin, min(begin + size, len(design.products)))
-        for begin in range(0, len(design.products), size)
+        range(begin, min(begin + size, product_count)) for begin in range(0, product_count, size)
     ]
     missing = [number for number in range(len(blocks)) if not store.holds(number)]
     done = len(blocks) - len(missing)
@@ -253,10 +301,8 @@ def _fit_blocks(
     work = Parallel(
         n_jobs=threads or len(os.sched_getaffinity(0)), prefer="threads", return_as="generator"
     )
-    fitted = work(
-        delayed(_fit_block)(design, indexes, now, pooled, ridge, blocks[number])
-        for number in missing
-    )
+    held = (lambda: fitting) if hold is None else hold(fitting)
+    fitted = work(delayed(_fit_block)(held, blocks[number]) for number in missing)
     results: dict[int, tuple[Float64, Float64]] = {}
     for number, result in zip(missing, fitted, strict=True):
         store.keep(number, *result)
@@ -268,23 +314,22 @@ def _fit_blocks(
     return np.concatenate([each[0] for each in whole]), np.concatenate([each[1] for each in whole])
 
 
-def _fit_block(
-    design: Design,
-    indexes: Sequence[WindowIndex],
-    now: WindowIndex,
-    pooled: PooledModel,
-    ridge: float,
-    products: range,
-) -> tuple[Float64, Float64]:
-    coefficients = np.empty((len(products), design.column_count))
+def _fit_block(held: Callable[[], _Fitting], products: range) -> tuple[Float64, Float64]:
+    from threadpoolctl import threadpool_limits
+
+    fitting = held()
+    pooled = fitting.pooled
+    coefficients = np.empty((len(products), fitting.design.column_count))
     levels = np.empty(len(products))
-    for position, product in enumerate(products):
-        deviation = _deviation(design, indexes, product, pooled, ridge)
-        prior_days = design.prior_days(now, product)
-        raw = (pooled.slopes(prior_days) + deviation[1:]) / pooled.deviation
-        coefficients[position] = raw
-        level = pooled.level(prior_days) + deviation[0]
-        levels[position] = level - float(raw @ pooled.mean)
+    # On another machine the caller's own limit of inner threads does not hold.
+    with threadpool_limits(limits=1):
+        for position, product in enumerate(products):
+            deviation = _deviation(fitting.design, fitting.indexes, product, pooled, fitting.ridge)
+            prior_days = fitting.prior_days[product]
+            raw = (pooled.slopes(prior_days) + deviation[1:]) / pooled.deviation
+            coefficients[position] = raw
+            level = pooled.level(prior_days) + deviation[0]
+            levels[position] = level - float(raw @ pooled.mean)
     return coefficients, levels
 
 
@@ -346,6 +391,8 @@ def _provenance(
         "spec": json.loads(spec.model_dump_json()),
         "spec_digest": spec.digest(),
         "kernel_contract": CONTRACT_VERSION,
+        "model_revision": MODEL_REVISION,
+        "versions": {"visavis": __version__, "numpy": np.__version__},
         "windows": [
             {
                 "as_of": window.base.as_of.isoformat(),

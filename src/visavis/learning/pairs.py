@@ -38,11 +38,17 @@ class Sample(NamedTuple):
         1 where the customer bought in the window, else 0.
     weight : ndarray of shape (rows,), float64
         How many pairs of the full population each row stands for.
+    log_odds_shift : ndarray of shape (rows,), float64
+        By how much the sample's log-odds lie above the population's: log(weight of what was not
+        bought / weight of what was), within history and without. A model fitted without weights to
+        z + shift estimates the population's z, and every row speaks for itself alone: with the
+        weights, at a million customers a few hundred rows would speak for all others.
     """
 
     x: Float64
     bought: Float64
     weight: Float64
+    log_odds_shift: Float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,11 +180,12 @@ def sample_product(design: Design, index: WindowIndex, product: int, window_numb
     history = design.history_features(index, product, design.prior_days(index, product))
     bought = np.isin(touched, positives, assume_unique=True)
 
-    rows, weights = [], []
+    rows, weights, stratum_weights = [], [], []
     for stratum in (np.flatnonzero(bought), np.flatnonzero(~bought)):
         drawn, weight = _draw(rng, stratum, spec.history_rows)
         rows.append(drawn)
         weights.append(np.full(len(drawn), weight))
+        stratum_weights.append(weight)
     pairs = np.concatenate(rows)
 
     new_buyers = np.setdiff1d(positives, touched, assume_unique=True)
@@ -190,6 +197,8 @@ def sample_product(design: Design, index: WindowIndex, product: int, window_numb
     x = np.zeros((len(customers), design.column_count))
     x[: len(pairs), : design.history_count] = history[pairs]
     x[:, design.history_count :] = design.customer_features(index, product, customers)
+    fresh_count = len(buyers) + len(others)
+    shift = np.log([stratum_weights[1] / stratum_weights[0], other_weight / buyer_weight])
     return Sample(
         x,
         np.concatenate([bought[pairs], np.ones(len(buyers)), np.zeros(len(others))]),
@@ -200,6 +209,7 @@ def sample_product(design: Design, index: WindowIndex, product: int, window_numb
                 np.full(len(others), other_weight),
             ]
         ),
+        np.repeat(shift, [len(pairs), fresh_count]),
     )
 
 

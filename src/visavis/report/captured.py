@@ -56,13 +56,16 @@ def share_said(held: Interval | None) -> str:
 
 def ranked_by(evaluation: Json) -> str:
     """How the arms rank, in words."""
-    by = str((evaluation.get("setting") or {}).get("by") or "")
+    setting = evaluation.get("setting") or {}
+    by = str(setting.get("by") or "")
+    rules = str(setting.get("rules") or "")
     known = {
         "propensity": "ranked by propensity, the chance of a purchase",
         "expected_value": "ranked by expected value, what a purchase brings less the contact",
         "value": "ranked by expected value, what a purchase brings less the contact",
     }
-    return known.get(by, f"ranked by {by}" if by else "the ranking is not named")
+    said = known.get(by, f"ranked by {by}" if by else "the ranking is not named")
+    return f"{said}; {rules}" if rules else said
 
 
 def _evaluation(evaluation: Json, place: int, total: int) -> Markup:

@@ -106,7 +106,7 @@ def _said(rows: Sequence[Json], groups: Mapping[str, Sequence[str]]) -> str:
             more = sum(row.own > row.other for row in told)
             own = next(arm for arm in arms if arm in ONE_TO_ONE)
             of = f"{more} of {len(told)} settings"
-            parts.append(f"{own} met more purchases than its best campaign in {of}.")
+            parts.append(f"{own} met more purchases than the best of the campaigns varied in {of}.")
     return " ".join(parts)
 
 
@@ -137,8 +137,8 @@ def _pictures(
         element("h3", "Contact policy: ", name(policy)),
         figure(
             element("div", drawn, class_="pair"),
-            "Disc: one-to-one. Ring: the best campaign of the same setting, named beside its "
-            "figure. Rows: cut date, days looked up, contacts per customer.",
+            "Disc: one-to-one. Ring: the best of the campaigns varied in the same setting, named "
+            "beside its figure. Rows: cut date, days looked up, contacts per customer.",
         ),
     )
 

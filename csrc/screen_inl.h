@@ -1,0 +1,601 @@
+// Screen, then verify: the driver that every screened variant shares (docs/kernel.md).
+//
+//   rows ─quantise─► int8 ─┐
+//   panel blocks (uint8) ──┴─tile─► int32 sums ─scan─► pairs that the bound cannot exclude
+//                                                          │ one pool per row
+//   history pairs ─float32 dot with a bound────────────────┤
+//                                                          ▼
+//                          thresholds rise ◄─condense─ pools ─settle─► float64 scores ─► TopK
+//
+// A variant's Traits bind three primitives (tile, scan and their sizes); nothing else depends on
+// the instruction set. The output is that of exhaustive_inl.h, byte for byte.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "eligible.h"
+#include "exhaustive_inl.h"
+#include "greedy.h"
+#include "kernel.h"
+#include "score.h"
+#include "threshold.h"
+#include "top_k.h"
+#include "workspace.h"
+
+namespace visavis {
+namespace {
+
+constexpr std::int64_t places = block_capabilities;
+
+// Rows screened together: their quantised form stays in the second-level cache.
+constexpr std::int64_t screen_rows_max = 384;
+constexpr std::int64_t screen_row_bytes = 256 * 1024;
+constexpr std::int64_t closed_bytes = 16 * 1024 * 1024;
+
+// Candidates that a row's pool takes beyond the K′ it must be able to keep, before it is condensed.
+constexpr std::int64_t pool_slack = 64;
+
+// How a float32 evaluation of ẑ, of its threshold and of the bound may differ from the real ones,
+// relative to ‖x‖‖w‖ + |b| + |h| + |T|: sixteen times what their roundings add up to.
+constexpr float float_slack = 0x1p-20f;
+
+// Which plane decides a whole block.
+constexpr std::int32_t everybody = -1;
+constexpr std::int32_t mixed = -2;
+
+// Pairs of one row that the bound has not excluded, each with z within `margin` of `z`.
+struct Pool {
+  std::int32_t* place;
+  float* z;
+  float* margin;
+};
+
+// One row of the block of rows at hand.
+struct Row {
+  double threshold;   // in expected value: K′ pairs are known to reach it
+  std::int64_t count;  // of candidates
+  float least;        // the threshold in z, for uniform catalogs
+  float step;         // what one step of the quantised row is worth
+  float inverse_step;
+  float norm;   // ‖x‖ + ‖e_x‖, rounded up
+  float error;  // ‖e_x‖, rounded up
+  std::int32_t offset;  // 128 · Σ x̂: what storing weights plus 128 adds to every sum
+};
+
+// x̂ and what is known about its error. All columns beyond the indicators' are 0.
+inline void quantise_row(const IndicatorsView& view, const ScreenView& screen, std::int64_t row,
+                         int largest_step, std::int8_t* quantised, double* scaled, Row& out) {
+  const float* x = view.values + row * view.columns;
+  double largest = 0.0;
+  for (std::int64_t d = 0; d < view.columns; ++d) {
+    scaled[d] = static_cast<double>(x[d]) * static_cast<double>(screen.column_scale[d]);
+    const double size = std::fabs(scaled[d]);
+    largest = size > largest ? size : largest;
+  }
+  float step = static_cast<float>(largest / largest_step);
+  const bool usable = step >= 0x1p-100f && step <= 0x1p100f;
+  step = usable ? step : 1.0f;
+  const double wide = static_cast<double>(step);
+  const double inverse = usable ? 1.0 / wide : 0.0;
+  double norm = 0.0;
+  double error = 0.0;
+  std::int32_t sum = 0;
+  constexpr double to_integer = 0x1.8p52;
+  for (std::int64_t d = 0; d < view.columns; ++d) {
+    // |x|/step may round to just above largest_step; no further.
+    const double multiple = (scaled[d] * inverse + to_integer) - to_integer;
+    const double e = scaled[d] - multiple * wide;
+    norm += scaled[d] * scaled[d];
+    error += e * e;
+    const std::int32_t whole = static_cast<std::int32_t>(multiple);
+    sum += whole;
+    quantised[d] = static_cast<std::int8_t>(whole);
+  }
+  for (std::int64_t d = view.columns; d < screen.padded_columns; ++d) quantised[d] = 0;
+  const double error_up = std::sqrt(error) * (1.0 + 0x1p-20);
+  out.step = step;
+  out.inverse_step = 1.0f / step;
+  out.error = static_cast<float>(error_up);
+  out.norm = static_cast<float>((std::sqrt(norm) + error_up) * (1.0 + 0x1p-20));
+  out.offset = 128 * sum;
+}
+
+// The bound of docs/kernel.md for one row and one block, without what depends on T.
+inline float margin_of(const Row& row, const ScreenView& screen, std::int64_t block) {
+  const float quantised =
+      row.norm * screen.weight_error[block] + row.error * screen.weight_norm[block];
+  const float size = row.norm * screen.weight_norm[block] + screen.bias_size[block];
+  return quantised * (1.0f + float_slack) + size * float_slack;
+}
+
+template <class Traits>
+class Screener {
+ public:
+  Screener(const Problem& problem, const Limits& limits, const MatchOutput& out, Stats* stats)
+      : problem_(problem),
+        panel_(problem.panel),
+        screen_(*problem.panel.screen),
+        limits_(limits),
+        out_(out),
+        stats_(stats),
+        stride_(screen_.padded_columns),
+        kept_(list_capacity(problem, limits, out.k)),
+        pool_size_(kept_ + pool_slack + places),
+        rows_max_(rows_together(problem)),
+        has_closed_(problem.history.indptr != nullptr || problem.eligibility.dense != nullptr),
+        plane_(screen_.blocks),
+        rows_(rows_max_),
+        quantised_(rows_max_ * stride_),
+        gathered_(rows_max_ * stride_),
+        active_(rows_max_),
+        base_(rows_max_),
+        slope_(rows_max_),
+        wide_(larger(panel_.padded_columns, stride_)),
+        sums_(Traits::rows * places),
+        place_(rows_max_ * pool_size_),
+        z_(rows_max_ * pool_size_),
+        margin_(rows_max_ * pool_size_),
+        keys_(pool_size_),
+        scratch_(panel_.padded_columns),
+        entries_(rows_max_ * kept_),
+        lists_(rows_max_),
+        groups_(panel_, limits) {
+    if (!plane_.ok()) return;
+    for (std::int64_t b = 0; b < screen_.blocks; ++b) {
+      plane_[b] = plane_of(b);
+      has_closed_ = has_closed_ || plane_[b] == mixed;
+    }
+    if (has_closed_) closed_ = static_cast<std::uint64_t*>(std::malloc(closed_size()));
+  }
+  ~Screener() { std::free(closed_); }
+  Screener(const Screener&) = delete;
+  Screener& operator=(const Screener&) = delete;
+
+  Status run() {
+    if (!ok()) return {Code::out_of_memory, -1, -1};
+    for (std::int64_t first = 0; first < problem_.indicators.rows; first += rows_max_) {
+      first_ = first;
+      row_count_ = smaller(rows_max_, problem_.indicators.rows - first);
+      begin_rows();
+      take_history();
+      for (std::int64_t block = 0; block < screen_.blocks;) block = screen_run(block);
+      for (std::int64_t r = 0; r < row_count_; ++r) finish(r);
+    }
+    return {};
+  }
+
+ private:
+  // ---- sizes -----------------------------------------------------------------------------
+
+  static std::int64_t rows_together(const Problem& problem) {
+    const ScreenView& screen = *problem.panel.screen;
+    std::int64_t rows = problem.block.rows > 0
+                            ? problem.block.rows
+                            : larger(Traits::rows, screen_row_bytes / screen.padded_columns);
+    rows = smaller(rows, screen_rows_max);
+    rows = smaller(rows, larger(1, closed_bytes / (screen.blocks * 8)));
+    return larger(1, smaller(rows, problem.indicators.rows));
+  }
+
+  std::size_t closed_size() const {
+    return static_cast<std::size_t>(rows_max_ * screen_.blocks) * sizeof(std::uint64_t);
+  }
+
+  bool ok() {
+    return plane_.ok() && rows_.ok() && quantised_.ok() && gathered_.ok() && active_.ok() &&
+           base_.ok() && slope_.ok() && wide_.ok() && sums_.ok() && place_.ok() && z_.ok() &&
+           margin_.ok() && keys_.ok() && scratch_.ok() && entries_.ok() && lists_.ok() &&
+           groups_.ok() && (!has_closed_ || closed_ != nullptr);
+  }
+
+  Pool pool(std::int64_t r) {
+    const std::int64_t begin = r * pool_size_;
+    return {place_.get() + begin, z_.get() + begin, margin_.get() + begin};
+  }
+
+  std::uint64_t& closed(std::int64_t r, std::int64_t block) {
+    return closed_[r * screen_.blocks + block];
+  }
+
+  // ---- which pairs may meet ----------------------------------------------------------------
+
+  // The plane that all capabilities of a block share, `everybody` or `mixed`.
+  std::int32_t plane_of(std::int64_t block) const {
+    if (problem_.eligibility.dense != nullptr) return mixed;
+    if (problem_.eligibility.planes == nullptr) return everybody;
+    const std::int32_t* members = screen_.capability + block * places;
+    const std::int32_t plane = problem_.eligibility.plane_index[members[0]];
+    for (std::int64_t l = 1; l < places && members[l] >= 0; ++l) {
+      if (problem_.eligibility.plane_index[members[l]] != plane) return mixed;
+    }
+    return plane;
+  }
+
+  bool plane_holds(std::int64_t row, std::int32_t plane) const {
+    if (plane < 0) return true;
+    const EligibilityView& view = problem_.eligibility;
+    return (view.planes[row * view.plane_words + (plane >> 6)] >> (plane & 63) & 1) != 0;
+  }
+
+  void begin_rows() {
+    for (std::int64_t r = 0; r < row_count_; ++r) {
+      Row& row = rows_[r];
+      quantise_row(problem_.indicators, screen_, first_ + r, Traits::largest_step,
+                   quantised_.get() + r * stride_, wide_.get(), row);
+      row.threshold = problem_.ev_min;
+      row.count = 0;
+      row.least = uniform_least(row.threshold);
+      lists_[r] = TopK(entries_.get() + r * kept_, kept_);
+      if (has_closed_) close_mixed(r);
+    }
+  }
+
+  // Closes what no whole plane excludes: pairs of blocks of many planes, or of a dense matrix.
+  void close_mixed(std::int64_t r) {
+    for (std::int64_t block = 0; block < screen_.blocks; ++block) {
+      std::uint64_t word = ~screen_.valid[block];
+      if (plane_[block] == mixed) {
+        const std::int32_t* members = screen_.capability + block * places;
+        for (std::int64_t l = 0; l < places && members[l] >= 0; ++l) {
+          const bool open =
+              eligible(problem_.eligibility, panel_.capabilities, first_ + r, members[l]);
+          word |= static_cast<std::uint64_t>(open ? 0 : 1) << l;
+        }
+        const std::int64_t shut = __builtin_popcountll(word & screen_.valid[block]);
+        stats_->skipped_by_rule += shut;
+      }
+      closed(r, block) = word;
+    }
+  }
+
+  // ---- history -----------------------------------------------------------------------------
+
+  // Pairs with an adjustment are screened one by one with their own h, and first: what a customer
+  // did before is what most raises a threshold.
+  void take_history() {
+    if (problem_.history.indptr == nullptr) return;
+    for (std::int64_t r = 0; r < row_count_; ++r) {
+      const std::int64_t end = problem_.history.indptr[first_ + r + 1];
+      for (std::int64_t entry = problem_.history.indptr[first_ + r]; entry < end; ++entry) {
+        take_entry(r, entry);
+      }
+    }
+  }
+
+  void take_entry(std::int64_t r, std::int64_t entry) {
+    const std::int32_t j = problem_.history.capability_index[entry];
+    const float h = problem_.history.adjustment[entry];
+    const std::int32_t place = screen_.position[j];
+    const std::int64_t block = place / places;
+    const std::uint64_t bit = std::uint64_t{1} << (place % places);
+    const bool counted = (closed(r, block) & bit) != 0;  // closed, and so counted, by a rule
+    closed(r, block) |= bit;
+    if (counted || !plane_holds(first_ + r, plane_[block] == mixed ? everybody : plane_[block])) {
+      return;
+    }
+    ++stats_->screened;
+    if (h == -INFINITY) {
+      --stats_->screened;
+      ++stats_->skipped_by_rule;
+      return;
+    }
+    Row& row = rows_[r];
+    const float z = (float_dot(first_ + r, j) + panel_.bias[j]) + h;
+    const float size = row.norm * screen_.norm[j];
+    const float slack = static_cast<float>(panel_.columns + 16) * 0x1p-23f;
+    // What underflows on the way is below the smallest normal number, in each product.
+    const float margin = size * (slack + float_slack) +
+                         (std::fabs(panel_.bias[j]) + std::fabs(h)) * float_slack + 0x1p-110f;
+    const float least = least_of(row, block);
+    if (z + margin < least - std::fabs(least) * float_slack) return;
+    append(r, place, z, margin);
+    if (row.count > pool_size_ - places) condense(r);
+  }
+
+  // x·w in float32, in sixteen partial sums.
+  float float_dot(std::int64_t row, std::int64_t j) const {
+    const float* x = problem_.indicators.values + row * panel_.columns;
+    const float* w = panel_.weights + j * panel_.padded_columns;
+    float sum[16] = {};
+    std::int64_t d = 0;
+    for (; d + 16 <= panel_.columns; d += 16) {
+      for (int lane = 0; lane < 16; ++lane) sum[lane] += x[d + lane] * w[d + lane];
+    }
+    for (int lane = 0; d + lane < panel_.columns; ++lane) sum[lane] += x[d + lane] * w[d + lane];
+    for (int half = 8; half > 0; half /= 2) {
+      for (int lane = 0; lane < half; ++lane) sum[lane] += sum[lane + half];
+    }
+    return sum[0];
+  }
+
+  // ---- blocks ------------------------------------------------------------------------------
+
+  // Screens the run of blocks from `begin` that one plane decides; returns where it ends.
+  std::int64_t screen_run(std::int64_t begin) {
+    const std::int32_t plane = plane_[begin];
+    std::int64_t end = begin + 1;
+    while (end < screen_.blocks && plane_[end] == plane) ++end;
+    std::int64_t count = 0;
+    for (std::int64_t r = 0; r < row_count_; ++r) {
+      active_[count] = static_cast<std::int32_t>(r);
+      count += plane < 0 || plane_holds(first_ + r, plane) ? 1 : 0;
+    }
+    const std::int8_t* rows = quantised_.get();
+    if (count < row_count_) {
+      for (std::int64_t a = 0; a < count; ++a) {
+        std::memcpy(gathered_.get() + a * stride_, rows + active_[a] * stride_,
+                    static_cast<std::size_t>(stride_));
+      }
+      rows = gathered_.get();
+    }
+    for (std::int64_t block = begin; block < end; ++block) {
+      const std::int64_t members = __builtin_popcountll(screen_.valid[block]);
+      stats_->skipped_by_rule += (row_count_ - count) * members;
+      if (count > 0) screen_block(block, rows, count);
+    }
+    return end;
+  }
+
+  void screen_block(std::int64_t block, const std::int8_t* rows, std::int64_t count) {
+    const bool any = prepare_scan(block, count);
+    if (!any) {
+      count_screened(block, count, &stats_->skipped_by_bound);
+      return;
+    }
+    count_screened(block, count, &stats_->screened);
+    const std::uint8_t* weights = screen_.weights + block * stride_ * places;
+    for (std::int64_t a = 0; a < count; a += Traits::rows) {
+      const std::int64_t together = smaller(Traits::rows, count - a);
+      bool skipped = true;
+      for (std::int64_t t = 0; t < together; ++t) skipped &= base_[a + t] == INFINITY;
+      if (skipped) continue;
+      Traits::tile(rows + a * stride_, stride_, together, weights, panel_.columns, sums_.get());
+      for (std::int64_t t = 0; t < together; ++t) {
+        if (base_[a + t] != INFINITY) scan_row(block, a + t, sums_.get() + t * places);
+      }
+    }
+  }
+
+  // Pairs of a block that neither a rule nor the history path has taken.
+  void count_screened(std::int64_t block, std::int64_t count, std::int64_t* counter) {
+    const std::uint64_t valid = screen_.valid[block];
+    if (!has_closed_) {
+      *counter += count * __builtin_popcountll(valid);
+      return;
+    }
+    for (std::int64_t a = 0; a < count; ++a) {
+      *counter += __builtin_popcountll(valid & ~closed(active_[a], block));
+    }
+  }
+
+  // What a sum must reach, row by row: base − slope·b. A pair is kept when
+  //   ẑ + ε ≥ T,  ẑ = step_x·step_w·sum + b,
+  // so when sum ≥ (T − ε)/(step_x·step_w) − b/(step_x·step_w). False when no row needs the block.
+  bool prepare_scan(std::int64_t block, std::int64_t count) {
+    const float inverse = 1.0f / screen_.weight_scale[block];
+    bool any = false;
+    for (std::int64_t a = 0; a < count; ++a) {
+      const Row& row = rows_[active_[a]];
+      const float least = least_of(row, block);
+      const float margin = margin_of(row, screen_, block) + std::fabs(least) * float_slack;
+      const float factor = row.inverse_step * inverse;
+      const float base = (least - margin) * factor;
+      // Beyond these sizes the factor's own rounding is no longer relative: NaN admits every pair.
+      const bool usable = factor > 1e-30f && factor < 1e30f && std::fabs(base) < 1e37f;
+      // Cauchy and Schwarz: no pair of the block can be above this.
+      const float most = row.norm * screen_.weight_norm[block] + screen_.bias_max[block];
+      const bool out_of_reach = least == INFINITY || most + margin < least;
+      base_[a] = out_of_reach ? INFINITY : (usable ? base : NAN);
+      slope_[a] = factor;
+      any = any || !out_of_reach;
+    }
+    return any;
+  }
+
+  float least_of(const Row& row, std::int64_t block) const {
+    if (screen_.is_uniform != 0) return row.least;
+    return least_predictor_of(
+        static_cast<Link>(screen_.link[block]), row.threshold,
+        {screen_.value_max[block], screen_.value_min[block], screen_.cost_min[block]});
+  }
+
+  float uniform_least(double threshold) const {
+    return least_predictor_of(static_cast<Link>(screen_.link[0]), threshold,
+                              {screen_.value_max[0], screen_.value_min[0], screen_.cost_min[0]});
+  }
+
+  void scan_row(std::int64_t block, std::int64_t a, const std::int32_t* sums) {
+    const std::int64_t r = active_[a];
+    Row& row = rows_[r];
+    const float* bias = screen_.bias + block * places;
+    std::uint64_t kept = Traits::scan(sums, row.offset, bias, base_[a], slope_[a]);
+    kept &= has_closed_ ? ~closed(r, block) : screen_.valid[block];
+    if (kept == 0) return;
+    const float step = row.step * screen_.weight_scale[block];
+    const float margin = margin_of(row, screen_, block);
+    do {
+      const int l = __builtin_ctzll(kept);
+      kept &= kept - 1;
+      const float z = static_cast<float>(sums[l] - row.offset) * step + bias[l];
+      append(r, static_cast<std::int32_t>(block * places + l), z, margin);
+    } while (kept != 0);
+    if (row.count > pool_size_ - places) condense(r);
+  }
+
+  void append(std::int64_t r, std::int32_t place, float z, float margin) {
+    const Pool candidates = pool(r);
+    const std::int64_t n = rows_[r].count++;
+    candidates.place[n] = place;
+    candidates.z[n] = z;
+    candidates.margin[n] = margin;
+  }
+
+  // ---- pools -------------------------------------------------------------------------------
+
+  // Raises the row's threshold from the lower bounds of its candidates and drops those that can no
+  // longer be taken. Where the bounds are too wide for that, the candidates are scored.
+  void condense(std::int64_t r) {
+    Row& row = rows_[r];
+    raise_threshold(r);
+    drop_candidates(r);
+    if (row.count > kept_ + pool_slack / 2) settle(r);
+  }
+
+  void raise_threshold(std::int64_t r) {
+    Row& row = rows_[r];
+    if (row.count < kept_) return;
+    const Pool candidates = pool(r);
+    for (std::int64_t n = 0; n < row.count; ++n) {
+      keys_[n] = ordered(candidates.z[n] - candidates.margin[n]);
+    }
+    double reached;
+    if (screen_.is_uniform != 0) {
+      const double z = static_cast<double>(reached_by(keys_.get(), row.count, kept_));
+      if (z == -INFINITY) return;
+      reached = worth_below(z, screen_.capability[0]);
+    } else {
+      for (std::int64_t n = 0; n < row.count; ++n) {
+        const double z = static_cast<double>(unordered(keys_[n]));
+        const double least = worth_below(z, screen_.capability[candidates.place[n]]);
+        const float rounded = static_cast<float>(least);
+        keys_[n] = ordered(rounded - std::fabs(rounded) * 0x1p-22f - 0x1p-120f);
+      }
+      reached = static_cast<double>(reached_by(keys_.get(), row.count, kept_));
+    }
+    if (reached > row.threshold) {
+      row.threshold = reached;
+      row.least = uniform_least(reached);
+    }
+  }
+
+  // Not above the expected value of any z' ≥ z, in the rounded arithmetic of score_at.
+  double worth_below(double z, std::int64_t j) const {
+    if (!(z > -INFINITY)) return -INFINITY;
+    const double ev = score_from(panel_, z, j).expected_value;
+    return ev - 0x1p-48 * (std::fabs(ev) + 2.0 * std::fabs(panel_.cost[j]));
+  }
+
+  void drop_candidates(std::int64_t r) {
+    Row& row = rows_[r];
+    const Pool candidates = pool(r);
+    std::int64_t kept = 0;
+    for (std::int64_t n = 0; n < row.count; ++n) {
+      const float least = least_of(row, candidates.place[n] / places);
+      const float margin = candidates.margin[n] + std::fabs(least) * float_slack;
+      const bool taken = !(candidates.z[n] + margin < least);
+      candidates.place[kept] = candidates.place[n];
+      candidates.z[kept] = candidates.z[n];
+      candidates.margin[kept] = candidates.margin[n];
+      kept += taken ? 1 : 0;
+    }
+    row.count = kept;
+  }
+
+  // Scores every candidate of a row in float64 and offers it to the row's list.
+  void settle(std::int64_t r) {
+    Row& row = rows_[r];
+    const Pool candidates = pool(r);
+    stats_->verified += row.count;
+    widen_row(problem_.indicators, first_ + r, panel_.padded_columns, wide_.get());
+    HistoryView history = problem_.history;
+    for (std::int64_t n = 0; n < row.count; ++n) {
+      const std::int64_t ahead = smaller(n + 4, row.count - 1);
+      prefetch(panel_.weights +
+               screen_.capability[candidates.place[ahead]] * panel_.padded_columns);
+      const std::int64_t j = screen_.capability[candidates.place[n]];
+      const float h = adjustment_of(history, first_ + r, j);
+      const double sum = dot(wide_.get(), panel_.weights + j * panel_.padded_columns,
+                             panel_.padded_columns);
+      const double z = (sum + static_cast<double>(panel_.bias[j])) + static_cast<double>(h);
+      const Score score = score_from(panel_, z, j);
+      if (score.expected_value >= problem_.ev_min) {
+        lists_[r].offer({score.expected_value, score.propensity, j});
+      }
+    }
+    row.count = 0;
+    if (lists_[r].full() && lists_[r][0].expected_value > row.threshold) {
+      row.threshold = lists_[r][0].expected_value;
+      row.least = uniform_least(row.threshold);
+    }
+  }
+
+  void prefetch(const float* weights) const {
+    for (std::int64_t d = 0; d < panel_.padded_columns; d += 16) __builtin_prefetch(weights + d);
+  }
+
+  static float adjustment_of(const HistoryView& view, std::int64_t row, std::int64_t j) {
+    if (view.indptr == nullptr) return 0.0f;
+    std::int64_t low = view.indptr[row];
+    std::int64_t high = view.indptr[row + 1];
+    const std::int64_t end = high;
+    while (low < high) {
+      const std::int64_t middle = low + (high - low) / 2;
+      if (view.capability_index[middle] < j) {
+        low = middle + 1;
+      } else {
+        high = middle;
+      }
+    }
+    return low < end && view.capability_index[low] == j ? view.adjustment[low] : 0.0f;
+  }
+
+  void finish(std::int64_t r) {
+    if (rows_[r].count > kept_) {
+      raise_threshold(r);
+      drop_candidates(r);
+    }
+    settle(r);
+    const auto rescreen = [&](const Ranked& last, TopK& list) {
+      widen_row(problem_.indicators, first_ + r, panel_.padded_columns, wide_.get());
+      rescreen_row(problem_, first_ + r, wide_.get(), scratch_.get(), last, groups_, list, stats_);
+    };
+    finish_row(lists_[r], groups_, panel_.capabilities, out_, first_ + r, stats_, rescreen);
+  }
+
+  const Problem& problem_;
+  const PanelView& panel_;
+  const ScreenView& screen_;
+  const Limits limits_;
+  const MatchOutput& out_;
+  Stats* const stats_;
+  const std::int64_t stride_;
+  const std::int64_t kept_;  // K′
+  const std::int64_t pool_size_;
+  const std::int64_t rows_max_;
+  bool has_closed_;
+  std::uint64_t* closed_ = nullptr;  // per row and block: places that are not to be screened
+  std::int64_t first_ = 0;
+  std::int64_t row_count_ = 0;
+  Buffer<std::int32_t> plane_;
+  Buffer<Row> rows_;
+  Buffer<std::int8_t> quantised_;
+  Buffer<std::int8_t> gathered_;
+  Buffer<std::int32_t> active_;
+  Buffer<float> base_;
+  Buffer<float> slope_;
+  Buffer<double> wide_;
+  Buffer<std::int32_t> sums_;
+  Buffer<std::int32_t> place_;
+  Buffer<float> z_;
+  Buffer<float> margin_;
+  Buffer<std::int32_t> keys_;
+  Buffer<double> scratch_;
+  Buffer<Ranked> entries_;
+  Buffer<TopK> lists_;
+  GroupCounts groups_;
+};
+
+template <class Traits>
+inline Status screened_match(const Problem& problem, const Limits& limits, const MatchOutput& out,
+                             Stats* stats) {
+  const FloatingPointState state;
+  const Status status = validate(problem);
+  if (status.code != Code::ok) return status;
+  Screener<Traits> screener(problem, limits, out, stats);
+  return screener.run();
+}
+
+}  // namespace
+}  // namespace visavis

@@ -1,0 +1,92 @@
+// AVX2: 32 products of 8-bit integers in three instructions.
+#include <immintrin.h>
+
+#include "cpu.h"
+#include "kernel.h"
+#include "screen_inl.h"
+
+namespace visavis {
+namespace {
+
+struct Avx2 {
+  static constexpr std::int64_t rows = 2;
+  // Two products are added in 16 bits, which saturate: 2 · 255 · 63 is the most that fits.
+  static constexpr int largest_step = 63;
+
+  // sums[t][place] = Σ_d weight[place][d] · x[t][d], for `together` rows.
+  static void tile(const std::int8_t* x, std::int64_t stride, std::int64_t together,
+                   const std::uint8_t* weights, std::int64_t columns, std::int32_t* sums) {
+    for (std::int64_t half = 0; half < 2; ++half) {
+      if (together == 2) {
+        tile_of<2>(x, stride, weights + 128 * half, columns, sums + 32 * half);
+      } else {
+        tile_of<1>(x, stride, weights + 128 * half, columns, sums + 32 * half);
+      }
+    }
+  }
+
+  // 32 places: two rows by four vectors are eight accumulators of sixteen registers.
+  template <int count>
+  static void tile_of(const std::int8_t* x, std::int64_t stride, const std::uint8_t* weights,
+                      std::int64_t columns, std::int32_t* sums) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i sum[count][4];
+#pragma GCC unroll 8
+    for (int t = 0; t < count; ++t) {
+#pragma GCC unroll 8
+      for (int v = 0; v < 4; ++v) sum[t][v] = _mm256_setzero_si256();
+    }
+    for (std::int64_t d = 0; d < columns; d += 4) {
+      const std::uint8_t* line = weights + d * places;
+      __m256i row[count];
+#pragma GCC unroll 8
+      for (int t = 0; t < count; ++t) {
+        std::int32_t four;
+        std::memcpy(&four, x + t * stride + d, sizeof four);
+        row[t] = _mm256_set1_epi32(four);
+      }
+#pragma GCC unroll 8
+      for (int v = 0; v < 4; ++v) {
+        const __m256i w = _mm256_load_si256(reinterpret_cast<const __m256i*>(line + 32 * v));
+#pragma GCC unroll 8
+        for (int t = 0; t < count; ++t) {
+          const __m256i pairs = _mm256_maddubs_epi16(w, row[t]);
+          sum[t][v] = _mm256_add_epi32(sum[t][v], _mm256_madd_epi16(pairs, ones));
+        }
+      }
+    }
+#pragma GCC unroll 8
+    for (int t = 0; t < count; ++t) {
+#pragma GCC unroll 8
+      for (int v = 0; v < 4; ++v) {
+        _mm256_store_si256(reinterpret_cast<__m256i*>(sums + t * places + 8 * v), sum[t][v]);
+      }
+    }
+  }
+
+  // Which places have !(sum − offset < base − slope·b): NaN keeps.
+  static std::uint64_t scan(const std::int32_t* sums, std::int32_t offset, const float* bias,
+                            float base, float slope) {
+    const __m256i offsets = _mm256_set1_epi32(offset);
+    const __m256 bases = _mm256_set1_ps(base);
+    const __m256 slopes = _mm256_set1_ps(slope);
+    std::uint64_t kept = 0;
+    for (int v = 0; v < 8; ++v) {
+      const __m256i* at = reinterpret_cast<const __m256i*>(sums + 8 * v);
+      const __m256i sum = _mm256_sub_epi32(_mm256_load_si256(at), offsets);
+      const __m256 least = _mm256_fnmadd_ps(slopes, _mm256_loadu_ps(bias + 8 * v), bases);
+      const __m256 mask = _mm256_cmp_ps(_mm256_cvtepi32_ps(sum), least, _CMP_NLT_UQ);
+      kept |= static_cast<std::uint64_t>(static_cast<unsigned>(_mm256_movemask_ps(mask)))
+              << (8 * v);
+    }
+    return kept;
+  }
+};
+
+}  // namespace
+
+const Variant variant_avx2 = {
+    "avx2", lacks_avx2, true, screened_match<Avx2>, exhaustive_audience, exhaustive_scores,
+};
+
+}  // namespace visavis

@@ -1,0 +1,83 @@
+// AVX-512 with VNNI: 64 products of 8-bit integers an instruction.
+#include <immintrin.h>
+
+#include "cpu.h"
+#include "kernel.h"
+#include "screen_inl.h"
+
+namespace visavis {
+namespace {
+
+struct Avx512 {
+  // Six rows by four vectors are 24 accumulators; with four vectors of weights and a broadcast row
+  // 29 of 32 registers.
+  static constexpr std::int64_t rows = 6;
+  static constexpr int largest_step = 127;
+
+  // sums[t][place] = Σ_d weight[place][d] · x[t][d], for `together` rows.
+  static void tile(const std::int8_t* x, std::int64_t stride, std::int64_t together,
+                   const std::uint8_t* weights, std::int64_t columns, std::int32_t* sums) {
+    switch (together) {
+      case 6: return tile_of<6>(x, stride, weights, columns, sums);
+      case 5: return tile_of<5>(x, stride, weights, columns, sums);
+      case 4: return tile_of<4>(x, stride, weights, columns, sums);
+      case 3: return tile_of<3>(x, stride, weights, columns, sums);
+      case 2: return tile_of<2>(x, stride, weights, columns, sums);
+      default: return tile_of<1>(x, stride, weights, columns, sums);
+    }
+  }
+
+  template <int count>
+  static void tile_of(const std::int8_t* x, std::int64_t stride, const std::uint8_t* weights,
+                      std::int64_t columns, std::int32_t* sums) {
+    __m512i sum[count][4];
+#pragma GCC unroll 8
+    for (int t = 0; t < count; ++t) {
+#pragma GCC unroll 8
+      for (int v = 0; v < 4; ++v) sum[t][v] = _mm512_setzero_si512();
+    }
+    for (std::int64_t d = 0; d < columns; d += 4) {
+      const std::uint8_t* line = weights + d * places;
+      __m512i w[4];
+#pragma GCC unroll 8
+      for (int v = 0; v < 4; ++v) w[v] = _mm512_load_si512(line + 64 * v);
+#pragma GCC unroll 8
+      for (int t = 0; t < count; ++t) {
+        std::int32_t four;
+        std::memcpy(&four, x + t * stride + d, sizeof four);
+        const __m512i row = _mm512_set1_epi32(four);
+#pragma GCC unroll 8
+        for (int v = 0; v < 4; ++v) sum[t][v] = _mm512_dpbusd_epi32(sum[t][v], w[v], row);
+      }
+    }
+#pragma GCC unroll 8
+    for (int t = 0; t < count; ++t) {
+#pragma GCC unroll 8
+      for (int v = 0; v < 4; ++v) _mm512_store_si512(sums + t * places + 16 * v, sum[t][v]);
+    }
+  }
+
+  // Which places have !(sum − offset < base − slope·b): NaN keeps.
+  static std::uint64_t scan(const std::int32_t* sums, std::int32_t offset, const float* bias,
+                            float base, float slope) {
+    const __m512i offsets = _mm512_set1_epi32(offset);
+    const __m512 bases = _mm512_set1_ps(base);
+    const __m512 slopes = _mm512_set1_ps(slope);
+    std::uint64_t kept = 0;
+    for (int v = 0; v < 4; ++v) {
+      const __m512i sum = _mm512_sub_epi32(_mm512_load_si512(sums + 16 * v), offsets);
+      const __m512 least = _mm512_fnmadd_ps(slopes, _mm512_loadu_ps(bias + 16 * v), bases);
+      const __mmask16 mask = _mm512_cmp_ps_mask(_mm512_cvtepi32_ps(sum), least, _CMP_NLT_UQ);
+      kept |= static_cast<std::uint64_t>(mask) << (16 * v);
+    }
+    return kept;
+  }
+};
+
+}  // namespace
+
+const Variant variant_avx512 = {
+    "avx512", lacks_avx512, true, screened_match<Avx512>, exhaustive_audience, exhaustive_scores,
+};
+
+}  // namespace visavis
