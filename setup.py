@@ -31,6 +31,9 @@ if platform.machine().lower() in ("x86_64", "amd64"):
     avx512 = [f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni")]
     VARIANT_FLAGS["avx2"] = avx2
     VARIANT_FLAGS["avx512"] = [*avx2, *avx512, "-mprefer-vector-width=512"]
+    # Tile instructions are written as assembly: no flag of their own.
+    VARIANT_FLAGS["amx"] = VARIANT_FLAGS["avx512"]
+    VARIANT_FLAGS["amx_emulated"] = VARIANT_FLAGS["avx512"]
 
 
 def library(name: str, sources: list[str], flags: list[str]) -> tuple[str, dict[str, Any]]:

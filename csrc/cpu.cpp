@@ -5,6 +5,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #endif
 
 namespace visavis {
@@ -35,6 +39,7 @@ std::uint64_t saved_states() {
 
 constexpr std::uint64_t ymm_states = 0x6;
 constexpr std::uint64_t zmm_states = 0xe6;
+constexpr std::uint64_t tile_states = 0x60000;
 
 struct Feature {
   const char* name;
@@ -54,6 +59,22 @@ constexpr Feature avx512_features[] = {
     {"avx512bw", 7, 'b', 30, zmm_states}, {"avx512vl", 7, 'b', 31, zmm_states},
     {"avx512vnni", 7, 'c', 11, zmm_states},
 };
+
+constexpr Feature amx_features[] = {
+    {"amx-tile", 7, 'd', 24, tile_states},
+    {"amx-int8", 7, 'd', 25, tile_states},
+};
+
+// Linux gives the 8 KiB of tile data to processes that ask; forked children keep the permission.
+bool tiles_permitted() {
+#if defined(__linux__) && defined(SYS_arch_prctl)
+  constexpr long request_permission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr long tile_data = 18;
+  return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#else
+  return false;
+#endif
+}
 
 bool has(const Feature& feature) {
   const Registers r = cpuid(feature.leaf, 0);
@@ -79,6 +100,13 @@ char* append_names(const Feature (&features)[n], char* out) {
   return out;
 }
 
+const char* find_lacks_amx() {
+  if (lacks_avx512() != nullptr) return lacks_avx512();
+  const char* missing = first_missing(amx_features);
+  if (missing != nullptr) return missing;
+  return tiles_permitted() ? nullptr : "the operating system's permission to use tiles";
+}
+
 #endif
 
 }  // namespace
@@ -96,10 +124,16 @@ const char* lacks_avx512() {
   return missing;
 }
 
+const char* lacks_amx() {
+  static const char* const missing = find_lacks_amx();
+  return missing;
+}
+
 const char* processor_features() {
   static char names[256];
   static const char* const made = [] {
-    char* end = append_names(avx512_features, append_names(avx2_features, names));
+    char* end = append_names(avx2_features, names);
+    end = append_names(amx_features, append_names(avx512_features, end));
     *(end == names ? end : end - 1) = 0;
     return names;
   }();
@@ -110,6 +144,7 @@ const char* processor_features() {
 
 const char* lacks_avx2() { return "x86-64"; }
 const char* lacks_avx512() { return "x86-64"; }
+const char* lacks_amx() { return "x86-64"; }
 const char* processor_features() { return ""; }
 
 #endif

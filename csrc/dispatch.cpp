@@ -6,10 +6,14 @@ namespace {
 
 // Best last: a faster variant is added at the end, behind what its processor must support.
 const Variant* const variants[] = {
+#if defined(__x86_64__)
+    &variant_amx_emulated,
+#endif
     &variant_portable,
 #if defined(__x86_64__)
     &variant_avx2,
     &variant_avx512,
+    &variant_amx,
 #endif
 };
 

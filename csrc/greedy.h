@@ -16,6 +16,9 @@ class GroupCounts {
   GroupCounts(const PanelView& panel, const Limits& limits)
       : panel_(panel),
         limits_(limits),
+        open_products_(panel.product_count),
+        open_channels_(panel.channel_count),
+        open_families_(panel.family_count),
         product_(limits.product > 0 ? panel.product_count : 0),
         channel_(limits.channel > 0 ? panel.channel_count : 0),
         family_(limits.family > 0 ? panel.family_count : 0) {
@@ -33,15 +36,28 @@ class GroupCounts {
            !(limits_.family > 0 && family_[panel_.family[j]] >= limits_.family);
   }
 
+  // False when the limits leave no capability at all: looking further would find nothing.
+  bool any_open() const { return open_products_ > 0 && open_channels_ > 0 && open_families_ > 0; }
+
   void add(std::int64_t j, std::int32_t amount) {
-    if (limits_.product > 0) product_[panel_.product[j]] += amount;
-    if (limits_.channel > 0) channel_[panel_.channel[j]] += amount;
-    if (limits_.family > 0) family_[panel_.family[j]] += amount;
+    if (limits_.product > 0) count(product_[panel_.product[j]], limits_.product, amount, open_products_);
+    if (limits_.channel > 0) count(channel_[panel_.channel[j]], limits_.channel, amount, open_channels_);
+    if (limits_.family > 0) count(family_[panel_.family[j]], limits_.family, amount, open_families_);
   }
 
  private:
+  static void count(std::int32_t& held, std::int32_t limit, std::int32_t amount,
+                    std::int64_t& open) {
+    const bool was_open = held < limit;
+    held += amount;
+    open += (held < limit ? 1 : 0) - (was_open ? 1 : 0);
+  }
+
   const PanelView& panel_;
   const Limits limits_;
+  std::int64_t open_products_;
+  std::int64_t open_channels_;
+  std::int64_t open_families_;
   Buffer<std::int32_t> product_;
   Buffer<std::int32_t> channel_;
   Buffer<std::int32_t> family_;
@@ -67,14 +83,15 @@ inline std::int64_t walk(const TopK& list, GroupCounts& groups, const MatchOutpu
 //
 // The walk over the list is its own certificate when it reaches k, or when the list held all there
 // was: it was not full, or as long as the catalog. Otherwise `rescreen(last, list)` collects again,
-// over the capabilities still open, from beyond the last pair walked. Limits only ever close, so nothing is missed.
+// over the capabilities still open, from beyond the last pair walked. Limits only ever close, so
+// nothing is missed.
 template <typename Rescreen>
 inline void finish_row(TopK& list, GroupCounts& groups, std::int64_t capabilities,
                        const MatchOutput& out, std::int64_t row, Stats* stats,
                        Rescreen rescreen) {
   list.sort();
   std::int64_t count = walk(list, groups, out, row, 0);
-  while (count < out.k && list.full() && list.size() < capabilities) {
+  while (count < out.k && list.full() && list.size() < capabilities && groups.any_open()) {
     const Ranked last = list[list.size() - 1];
     list.clear();
     rescreen(last, list);

@@ -170,6 +170,8 @@ extern const Variant variant_portable;
 #if defined(__x86_64__)
 extern const Variant variant_avx2;
 extern const Variant variant_avx512;
+extern const Variant variant_amx;
+extern const Variant variant_amx_emulated;  // its tile unit in plain C++: for tests, and slow
 #endif
 
 // dispatch.cpp: every variant in this build, best last.

@@ -7,8 +7,8 @@
 //                                                          ▼
 //                          thresholds rise ◄─condense─ pools ─settle─► float64 scores ─► TopK
 //
-// A variant's Traits bind three primitives (tile, scan and their sizes); nothing else depends on
-// the instruction set. The output is that of exhaustive_inl.h, byte for byte.
+// A variant's Traits bind its primitives (tile, scan, their sizes, and the State that a unit of the
+// processor needs around them); nothing else depends on the instruction set. The output is that of exhaustive_inl.h, byte for byte.
 #pragma once
 
 #include <cmath>
@@ -103,10 +103,10 @@ inline void quantise_row(const IndicatorsView& view, const ScreenView& screen, s
 }
 
 // The bound of docs/kernel.md for one row and one block, without what depends on T.
-inline float margin_of(const Row& row, const ScreenView& screen, std::int64_t block) {
-  const float quantised =
-      row.norm * screen.weight_error[block] + row.error * screen.weight_norm[block];
-  const float size = row.norm * screen.weight_norm[block] + screen.bias_size[block];
+inline float margin_of(float norm, float error, float weight_norm, float weight_error,
+                       float bias_size) {
+  const float quantised = norm * weight_error + error * weight_norm;
+  const float size = norm * weight_norm + bias_size;
   return quantised * (1.0f + float_slack) + size * float_slack;
 }
 
@@ -127,9 +127,15 @@ class Screener {
         has_closed_(problem.history.indptr != nullptr || problem.eligibility.dense != nullptr),
         plane_(screen_.blocks),
         rows_(rows_max_),
-        quantised_(rows_max_ * stride_),
-        gathered_(rows_max_ * stride_),
+        // A tile may read, and ignore, as many rows as it has beyond the last one.
+        quantised_((rows_max_ + Traits::rows) * stride_),
+        gathered_((rows_max_ + Traits::rows) * stride_),
         active_(rows_max_),
+        threshold_(rows_max_),
+        least_(rows_max_),
+        norm_(rows_max_),
+        error_(rows_max_),
+        inverse_step_(rows_max_),
         base_(rows_max_),
         slope_(rows_max_),
         wide_(larger(panel_.padded_columns, stride_)),
@@ -138,6 +144,11 @@ class Screener {
         z_(rows_max_ * pool_size_),
         margin_(rows_max_ * pool_size_),
         keys_(pool_size_),
+        predictor_(pool_size_),
+        value_(pool_size_),
+        cost_(pool_size_),
+        worth_(pool_size_),
+        propensity_(pool_size_),
         scratch_(panel_.padded_columns),
         entries_(rows_max_ * kept_),
         lists_(rows_max_),
@@ -185,8 +196,10 @@ class Screener {
 
   bool ok() {
     return plane_.ok() && rows_.ok() && quantised_.ok() && gathered_.ok() && active_.ok() &&
+           threshold_.ok() && least_.ok() && norm_.ok() && error_.ok() && inverse_step_.ok() &&
            base_.ok() && slope_.ok() && wide_.ok() && sums_.ok() && place_.ok() && z_.ok() &&
-           margin_.ok() && keys_.ok() && scratch_.ok() && entries_.ok() && lists_.ok() &&
+           margin_.ok() && keys_.ok() && predictor_.ok() && value_.ok() && cost_.ok() &&
+           worth_.ok() && propensity_.ok() && scratch_.ok() && entries_.ok() && lists_.ok() &&
            groups_.ok() && (!has_closed_ || closed_ != nullptr);
   }
 
@@ -330,6 +343,14 @@ class Screener {
       }
       rows = gathered_.get();
     }
+    for (std::int64_t a = 0; a < count; ++a) {
+      const Row& row = rows_[active_[a]];
+      threshold_[a] = row.threshold;
+      least_[a] = row.least;
+      norm_[a] = row.norm;
+      error_[a] = row.error;
+      inverse_step_[a] = row.inverse_step;
+    }
     for (std::int64_t block = begin; block < end; ++block) {
       const std::int64_t members = __builtin_popcountll(screen_.valid[block]);
       stats_->skipped_by_rule += (row_count_ - count) * members;
@@ -374,24 +395,41 @@ class Screener {
   //   ẑ + ε ≥ T,  ẑ = step_x·step_w·sum + b,
   // so when sum ≥ (T − ε)/(step_x·step_w) − b/(step_x·step_w). False when no row needs the block.
   bool prepare_scan(std::int64_t block, std::int64_t count) {
+    const Worth worth{screen_.value_max[block], screen_.value_min[block], screen_.cost_min[block]};
+    if (screen_.is_uniform == 0) {
+      switch (static_cast<Link>(screen_.link[block])) {
+        case Link::logistic: find_least<Link::logistic>(worth, count); break;
+        case Link::count: find_least<Link::count>(worth, count); break;
+        default: find_least<Link::identity>(worth, count);
+      }
+    }
     const float inverse = 1.0f / screen_.weight_scale[block];
-    bool any = false;
+    const float weight_norm = screen_.weight_norm[block];
+    const float weight_error = screen_.weight_error[block];
+    const float bias_size = screen_.bias_size[block];
+    const float bias_max = screen_.bias_max[block];
+    std::int32_t needed = 0;
     for (std::int64_t a = 0; a < count; ++a) {
-      const Row& row = rows_[active_[a]];
-      const float least = least_of(row, block);
-      const float margin = margin_of(row, screen_, block) + std::fabs(least) * float_slack;
-      const float factor = row.inverse_step * inverse;
+      const float least = least_[a];
+      const float margin = margin_of(norm_[a], error_[a], weight_norm, weight_error, bias_size) +
+                           std::fabs(least) * float_slack;
+      const float factor = inverse_step_[a] * inverse;
       const float base = (least - margin) * factor;
       // Beyond these sizes the factor's own rounding is no longer relative: NaN admits every pair.
       const bool usable = factor > 1e-30f && factor < 1e30f && std::fabs(base) < 1e37f;
       // Cauchy and Schwarz: no pair of the block can be above this.
-      const float most = row.norm * screen_.weight_norm[block] + screen_.bias_max[block];
+      const float most = norm_[a] * weight_norm + bias_max;
       const bool out_of_reach = least == INFINITY || most + margin < least;
       base_[a] = out_of_reach ? INFINITY : (usable ? base : NAN);
       slope_[a] = factor;
-      any = any || !out_of_reach;
+      needed += out_of_reach ? 0 : 1;
     }
-    return any;
+    return needed > 0;
+  }
+
+  template <Link link>
+  void find_least(const Worth& worth, std::int64_t count) {
+    for (std::int64_t a = 0; a < count; ++a) least_[a] = least_predictor<link>(threshold_[a], worth);
   }
 
   float least_of(const Row& row, std::int64_t block) const {
@@ -414,14 +452,19 @@ class Screener {
     kept &= has_closed_ ? ~closed(r, block) : screen_.valid[block];
     if (kept == 0) return;
     const float step = row.step * screen_.weight_scale[block];
-    const float margin = margin_of(row, screen_, block);
+    const float margin = margin_of(row.norm, row.error, screen_.weight_norm[block],
+                                   screen_.weight_error[block], screen_.bias_size[block]);
     do {
       const int l = __builtin_ctzll(kept);
       kept &= kept - 1;
       const float z = static_cast<float>(sums[l] - row.offset) * step + bias[l];
       append(r, static_cast<std::int32_t>(block * places + l), z, margin);
     } while (kept != 0);
-    if (row.count > pool_size_ - places) condense(r);
+    if (row.count > pool_size_ - places) {
+      condense(r);
+      threshold_[a] = row.threshold;
+      least_[a] = row.least;
+    }
   }
 
   void append(std::int64_t r, std::int32_t place, float z, float margin) {
@@ -447,34 +490,78 @@ class Screener {
     Row& row = rows_[r];
     if (row.count < kept_) return;
     const Pool candidates = pool(r);
-    for (std::int64_t n = 0; n < row.count; ++n) {
-      keys_[n] = ordered(candidates.z[n] - candidates.margin[n]);
-    }
     double reached;
     if (screen_.is_uniform != 0) {
-      const double z = static_cast<double>(reached_by(keys_.get(), row.count, kept_));
-      if (z == -INFINITY) return;
-      reached = worth_below(z, screen_.capability[0]);
+      for (std::int64_t n = 0; n < row.count; ++n) {
+        keys_[n] = ordered(candidates.z[n] - candidates.margin[n]);
+      }
+      reached = worth_below(reached_by(keys_.get(), row.count, kept_), screen_.capability[0]);
     } else {
       for (std::int64_t n = 0; n < row.count; ++n) {
-        const double z = static_cast<double>(unordered(keys_[n]));
-        const double least = worth_below(z, screen_.capability[candidates.place[n]]);
-        const float rounded = static_cast<float>(least);
-        keys_[n] = ordered(rounded - std::fabs(rounded) * 0x1p-22f - 0x1p-120f);
+        predictor_[n] = static_cast<double>(candidates.z[n] - candidates.margin[n]);
+      }
+      find_worth(r);
+      for (std::int64_t n = 0; n < row.count; ++n) {
+        const double below = worth_[n] - rounding_of(worth_[n], cost_[n]);
+        const float rounded = static_cast<float>(below);
+        // Without a lower bound there is none of the worth either.
+        const bool bounded = predictor_[n] > -INFINITY;
+        keys_[n] = ordered(bounded ? rounded - std::fabs(rounded) * 0x1p-22f - 0x1p-120f : NAN);
       }
       reached = static_cast<double>(reached_by(keys_.get(), row.count, kept_));
     }
-    if (reached > row.threshold) {
-      row.threshold = reached;
-      row.least = uniform_least(reached);
+    raise(row, reached);
+  }
+
+  void raise(Row& row, double reached) {
+    if (!(reached > row.threshold)) return;
+    row.threshold = reached;
+    row.least = uniform_least(reached);
+  }
+
+  // Expected values, propensities and costs of a row's candidates whose z stand in predictor_.
+  void find_worth(std::int64_t r) {
+    const std::int64_t count = rows_[r].count;
+    const std::int32_t* place = pool(r).place;
+    for (std::int64_t n = 0; n < count; ++n) {
+      const std::int64_t j = screen_.capability[place[n]];
+      value_[n] = panel_.value[j];
+      cost_[n] = panel_.cost[j];
     }
+    // Neighbours in a pool mostly share a link, for they come block by block.
+    for (std::int64_t begin = 0; begin < count;) {
+      const std::uint8_t link = screen_.link[place[begin] / places];
+      std::int64_t end = begin + 1;
+      while (end < count && screen_.link[place[end] / places] == link) ++end;
+      find_worth_of(static_cast<Link>(link), begin, end - begin);
+      begin = end;
+    }
+  }
+
+  void find_worth_of(Link link, std::int64_t begin, std::int64_t count) {
+    const double* z = predictor_.get() + begin;
+    const double* value = value_.get() + begin;
+    const double* cost = cost_.get() + begin;
+    double* worth = worth_.get() + begin;
+    double* propensity = propensity_.get() + begin;
+    switch (link) {
+      case Link::logistic:
+        return scores_at<Link::logistic>(count, z, value, cost, worth, propensity);
+      case Link::count: return scores_at<Link::count>(count, z, value, cost, worth, propensity);
+      default: return scores_at<Link::identity>(count, z, value, cost, worth, propensity);
+    }
+  }
+
+  // By how much the rounded expected value of a larger z may lie below that of a smaller one.
+  static double rounding_of(double ev, double cost) {
+    return 0x1p-48 * (std::fabs(ev) + 2.0 * std::fabs(cost));
   }
 
   // Not above the expected value of any z' ≥ z, in the rounded arithmetic of score_at.
   double worth_below(double z, std::int64_t j) const {
     if (!(z > -INFINITY)) return -INFINITY;
     const double ev = score_from(panel_, z, j).expected_value;
-    return ev - 0x1p-48 * (std::fabs(ev) + 2.0 * std::fabs(panel_.cost[j]));
+    return ev - rounding_of(ev, panel_.cost[j]);
   }
 
   void drop_candidates(std::int64_t r) {
@@ -496,29 +583,57 @@ class Screener {
   // Scores every candidate of a row in float64 and offers it to the row's list.
   void settle(std::int64_t r) {
     Row& row = rows_[r];
-    const Pool candidates = pool(r);
     stats_->verified += row.count;
-    widen_row(problem_.indicators, first_ + r, panel_.padded_columns, wide_.get());
-    HistoryView history = problem_.history;
+    find_predictors(r);
+    if (screen_.is_uniform != 0) drop_below(r);
+    find_worth(r);
+    const Pool candidates = pool(r);
     for (std::int64_t n = 0; n < row.count; ++n) {
-      const std::int64_t ahead = smaller(n + 4, row.count - 1);
-      prefetch(panel_.weights +
-               screen_.capability[candidates.place[ahead]] * panel_.padded_columns);
-      const std::int64_t j = screen_.capability[candidates.place[n]];
-      const float h = adjustment_of(history, first_ + r, j);
-      const double sum = dot(wide_.get(), panel_.weights + j * panel_.padded_columns,
-                             panel_.padded_columns);
-      const double z = (sum + static_cast<double>(panel_.bias[j])) + static_cast<double>(h);
-      const Score score = score_from(panel_, z, j);
-      if (score.expected_value >= problem_.ev_min) {
-        lists_[r].offer({score.expected_value, score.propensity, j});
+      if (worth_[n] >= problem_.ev_min) {
+        lists_[r].offer({worth_[n], propensity_[n], screen_.capability[candidates.place[n]]});
       }
     }
     row.count = 0;
-    if (lists_[r].full() && lists_[r][0].expected_value > row.threshold) {
-      row.threshold = lists_[r][0].expected_value;
-      row.least = uniform_least(row.threshold);
+    if (lists_[r].full()) raise(row, lists_[r][0].expected_value);
+  }
+
+  // z of every candidate, into predictor_.
+  void find_predictors(std::int64_t r) {
+    const Pool candidates = pool(r);
+    const std::int64_t count = rows_[r].count;
+    widen_row(problem_.indicators, first_ + r, panel_.padded_columns, wide_.get());
+    for (std::int64_t n = 0; n < smaller(4, count); ++n) prefetch(weights_at(candidates.place[n]));
+    for (std::int64_t n = 0; n < count; ++n) {
+      if (n + 4 < count) prefetch(weights_at(candidates.place[n + 4]));
+      const std::int64_t j = screen_.capability[candidates.place[n]];
+      const double sum = dot(wide_.get(), weights_at(candidates.place[n]), panel_.padded_columns);
+      const float h = adjustment_of(problem_.history, first_ + r, j);
+      predictor_[n] = (sum + static_cast<double>(panel_.bias[j])) + static_cast<double>(h);
     }
+  }
+
+  const float* weights_at(std::int32_t place) const {
+    return panel_.weights + screen_.capability[place] * panel_.padded_columns;
+  }
+
+  // With one link, value and cost, exact z alone tell most candidates from the first K′.
+  void drop_below(std::int64_t r) {
+    Row& row = rows_[r];
+    if (row.count < kept_) return;
+    for (std::int64_t n = 0; n < row.count; ++n) {
+      const float rounded = static_cast<float>(predictor_[n]);
+      keys_[n] = ordered(rounded - std::fabs(rounded) * 0x1p-22f - 0x1p-120f);
+    }
+    raise(row, worth_below(reached_by(keys_.get(), row.count, kept_), screen_.capability[0]));
+    const Pool candidates = pool(r);
+    std::int64_t kept = 0;
+    for (std::int64_t n = 0; n < row.count; ++n) {
+      const bool taken = !(predictor_[n] < static_cast<double>(row.least));
+      candidates.place[kept] = candidates.place[n];
+      predictor_[kept] = predictor_[n];
+      kept += taken ? 1 : 0;
+    }
+    row.count = kept;
   }
 
   void prefetch(const float* weights) const {
@@ -573,6 +688,12 @@ class Screener {
   Buffer<std::int8_t> quantised_;
   Buffer<std::int8_t> gathered_;
   Buffer<std::int32_t> active_;
+  // By place among the active rows: what a block's thresholds are computed from, side by side.
+  Buffer<double> threshold_;
+  Buffer<float> least_;
+  Buffer<float> norm_;
+  Buffer<float> error_;
+  Buffer<float> inverse_step_;
   Buffer<float> base_;
   Buffer<float> slope_;
   Buffer<double> wide_;
@@ -581,6 +702,12 @@ class Screener {
   Buffer<float> z_;
   Buffer<float> margin_;
   Buffer<std::int32_t> keys_;
+  // By candidate of the row that is condensed or settled.
+  Buffer<double> predictor_;
+  Buffer<double> value_;
+  Buffer<double> cost_;
+  Buffer<double> worth_;
+  Buffer<double> propensity_;
   Buffer<double> scratch_;
   Buffer<Ranked> entries_;
   Buffer<TopK> lists_;
@@ -593,6 +720,7 @@ inline Status screened_match(const Problem& problem, const Limits& limits, const
   const FloatingPointState state;
   const Status status = validate(problem);
   if (status.code != Code::ok) return status;
+  [[maybe_unused]] const typename Traits::State unit;
   Screener<Traits> screener(problem, limits, out, stats);
   return screener.run();
 }

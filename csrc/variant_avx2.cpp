@@ -9,6 +9,8 @@ namespace visavis {
 namespace {
 
 struct Avx2 {
+  struct State {};
+
   static constexpr std::int64_t rows = 2;
   // Two products are added in 16 bits, which saturate: 2 · 255 · 63 is the most that fits.
   static constexpr int largest_step = 63;

@@ -3,12 +3,15 @@
 
 #include "cpu.h"
 #include "kernel.h"
+#include "scan_avx512.h"
 #include "screen_inl.h"
 
 namespace visavis {
 namespace {
 
 struct Avx512 {
+  struct State {};
+
   // Six rows by four vectors are 24 accumulators; with four vectors of weights and a broadcast row
   // 29 of 32 registers.
   static constexpr std::int64_t rows = 6;
@@ -57,20 +60,9 @@ struct Avx512 {
     }
   }
 
-  // Which places have !(sum − offset < base − slope·b): NaN keeps.
   static std::uint64_t scan(const std::int32_t* sums, std::int32_t offset, const float* bias,
                             float base, float slope) {
-    const __m512i offsets = _mm512_set1_epi32(offset);
-    const __m512 bases = _mm512_set1_ps(base);
-    const __m512 slopes = _mm512_set1_ps(slope);
-    std::uint64_t kept = 0;
-    for (int v = 0; v < 4; ++v) {
-      const __m512i sum = _mm512_sub_epi32(_mm512_load_si512(sums + 16 * v), offsets);
-      const __m512 least = _mm512_fnmadd_ps(slopes, _mm512_loadu_ps(bias + 16 * v), bases);
-      const __mmask16 mask = _mm512_cmp_ps_mask(_mm512_cvtepi32_ps(sum), least, _CMP_NLT_UQ);
-      kept |= static_cast<std::uint64_t>(mask) << (16 * v);
-    }
-    return kept;
+    return scan_avx512(sums, offset, bias, base, slope);
   }
 };
 

@@ -19,7 +19,7 @@ def test_the_known_answers_are_those_of_the_oracle() -> None:
     problem = check_problem()
     scored = (problem.indicators, problem.weights, problem.bias)
     pairs: dict[str, Any] = {**problem.prices, "history": problem.history}
-    gates: dict[str, Any] = {**pairs, "k": 7, "eligible": problem.eligible}
+    gates: dict[str, Any] = {**pairs, "k": 12, "eligible": problem.eligible}
     answers = {
         "match": reference.match(*scored, **gates, **problem.groups, limits=problem.limits),
         "audience": reference.audience(*scored, **gates, capability_index=problem.asked),
@@ -36,7 +36,7 @@ def test_the_problem_goes_through_every_gate() -> None:
     stats = kernel.match(
         problem.indicators,
         panel,
-        k=7,
+        k=12,
         eligible=problem.eligible,
         history=problem.history,
         limits=problem.limits,

@@ -106,14 +106,30 @@ def test_the_demo_shows_customers_figures_notice_and_the_next_question(
         "as_of": "2026-01-31",
         "held_out": {"match": figures, "new_arm": figures},
     }
+    interval = {"value": 0.25, "low": 0.125, "high": 0.375}
+    arm = {"contact_policy": "at most k per customer", "contact_count": 7}
+    evaluation = {
+        "setting": {"contacts_per_customer": 5},
+        "arms": [
+            {**arm, "name": name, "label": label, "hit_rate": interval, "spend_share": interval}
+            for name, label in (("B", "one's own k"), ("A0", "k of [red]all"))
+        ],
+    }
     done: Any = SimpleNamespace(
-        folder=tmp_path, matches=matches, table=matches.to_table(), summary=summary
+        folder=tmp_path,
+        matches=matches,
+        table=matches.to_table(),
+        summary=summary,
+        comparison=SimpleNamespace(under_policy=evaluation),
     )
     stream = io.StringIO()
     show_demo(done, Console(file=stream, width=200))
     text = stream.getvalue()
     for said in (f"customer {customer}", "tea [red]", NOTICE, "new arm", "50.0%", "28 days"):
         assert said in text
+    for said in ("at most 5 per customer", "B: one's own 5", "A0: 5 of [red]all"):
+        assert said in text
+    assert "0.250 (0.125–0.375)" in text
     assert str(tmp_path / "run.json") in text
     assert "model.md" not in text, "only what is there"
     quoted = {"ann": "ann", "[/nope]": "'[/nope]'"}.get(customer, "'it'\"'\"'s'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -31,6 +32,9 @@ SHOWN_FILES: Final = (
     *("report.html", "report.json", "opportunities.parquet", "run.json", "model.md"),
     *("catalog.parquet", "base"),
 )
+
+#: Stands for the number of contacts in what arms are called.
+_K: Final = re.compile(r"\bk\b")
 
 #: What the demo's figures are of, by their names in run.json.
 HELD_OUT_WORDS: Final = {
@@ -213,24 +217,23 @@ def _show_captured(summary: Mapping[str, Any], console: Console) -> None:
 
 
 def _show_arms(evaluation: Mapping[str, Any], console: Console) -> None:
-    """One-to-one beside campaigns with equal contacts, arm by arm of one contact policy."""
+    """One-to-one beside campaigns with equal contacts, arm by arm of B's contact policy."""
     arms = evaluation["arms"]
     own = next(arm for arm in arms if arm["name"] == "B")
     policy = own["contact_policy"]
+    size = str(evaluation["setting"]["contacts_per_customer"])
     table = new_table(
-        *("", "contacts", "hit rate", "95 % interval", "of all spend", "95 % interval"),
-        title=f"one-to-one beside campaigns: the same rules, scores and contacts, {policy}",
+        *("", "contacts", "hit rate", "of all spend"),
+        title=f"the same rules and as many contacts, {_K.sub(size, policy)} (95 % intervals)",
     )
     alike = [arm for arm in arms if arm["contact_policy"] == policy and arm["name"] != "B"]
     for arm in (own, *alike):
         rate, share = arm["hit_rate"], arm["spend_share"]
         add_row(
             table,
-            f"{arm['name']}: {arm['label']}",
+            f"{arm['name']}: {_K.sub(size, arm['label'])}",
             f"{arm['contact_count']:,}",
-            f"{rate['value']:.3f}",
-            f"{rate['low']:.3f}–{rate['high']:.3f}",
-            f"{share['value']:.1%}",
-            f"{share['low']:.1%}–{share['high']:.1%}",
+            f"{rate['value']:.3f} ({rate['low']:.3f}–{rate['high']:.3f})",
+            f"{share['value']:.1%} ({share['low']:.1%}–{share['high']:.1%})",
         )
     console.print(table)

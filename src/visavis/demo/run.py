@@ -13,7 +13,6 @@ from datetime import date, timedelta
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from typing import Any, Final
 
 import numpy as np
@@ -44,6 +43,7 @@ from visavis.digest import canonical_digest
 from visavis.domain import NOTICE_METADATA, utc_now
 from visavis.engine import Engine, Matches
 from visavis.errors import InputError
+from visavis.evaluate import MATCH, NUMPY_LOOP
 from visavis.indicators import Indicators, IndicatorSpec, compute
 from visavis.learning import Learned, LearnSpec, Window, learn, model_card
 from visavis.policy import Policy
@@ -189,9 +189,9 @@ def run(
         )
         with steps.timed("preparation", "History, rules and consent"):
             _prepare(engine)
-        with steps.timed("rounds", "Match, and the campaign loop beside it, in turns") as tick:
+        with steps.timed("first_match", "Match, and the campaign loop beside it"):
             order = _most_bought_first(purchases.products(as_of), engine.catalog)
-            matches, campaigns = _timed_side_by_side(engine, order, rounds, steps.seconds, tick)
+            matches, campaigns = engine.match(), run_campaigns(engine, order=order)
         with steps.timed("reasons", "Reasons"):
             table = matches.to_table(distinctive=True)
             pq.write_table(
@@ -204,8 +204,13 @@ def run(
         bases = {window.base.as_of: window.base for window in windows} | {as_of: base}
         with steps.timed("comparison", "One-to-one beside campaigns") as tick:
             comparison = compare(purchases, engine, bases, rounds=rounds, tick=tick)
+        # Medians of rounds by turns: a busy moment of the machine strikes both.
+        timed = comparison.timing["seconds"]
+        steps.seconds.update(match=timed[MATCH], campaigns=timed[NUMPY_LOOP])
         with steps.timed("report", "Report"):
-            summary = _summary(steps, matches, table, campaigns, learned, held_out)
+            summary = _summary(
+                steps, matches, table, campaigns, learned, held_out, comparison.timing
+            )
             write_report(folder, _report(engine, matches, table, comparison, summary))
         summary["files"] = {
             str(path.relative_to(folder)): file_digest(path)
@@ -354,26 +359,6 @@ def _most_bought_first(products: pa.Table, catalog: Catalog) -> npt.NDArray[np.i
     return np.argsort(-popularity, kind="stable")
 
 
-def _timed_side_by_side(
-    engine: Engine,
-    order: npt.NDArray[np.int64],
-    rounds: int,
-    seconds: dict[str, float],
-    tick: Callable[[int, int], None],
-) -> tuple[Matches, CampaignRun]:
-    """Match and campaign loop by turns, so that a busy moment of the machine strikes both."""
-    spent: dict[str, list[float]] = {"match": [], "campaigns": []}
-    for done in range(rounds):
-        tick(done, rounds)
-        started = time.perf_counter()
-        matches = engine.match()
-        spent["match"].append(time.perf_counter() - started)
-        campaigns = run_campaigns(engine, order=order)
-        spent["campaigns"].append(campaigns.seconds)
-    seconds.update({name: median(each) for name, each in spent.items()})
-    return matches, campaigns
-
-
 def _summary(
     steps: _Steps,
     matches: Matches,
@@ -381,6 +366,7 @@ def _summary(
     campaigns: CampaignRun,
     learned: Learned,
     held_out: dict[str, Any],
+    timing: dict[str, Any],
 ) -> dict[str, Any]:
     engine, seconds = matches.engine, steps.seconds
     scored = matches.stats["screened"]
@@ -404,7 +390,7 @@ def _summary(
         "seconds": {name: round(spent, 4) for name, spent in seconds.items()},
         "pairs_scored_per_second": scored / seconds["match"],
         "campaign_pairs_per_second": campaigns.pair_count / seconds["campaigns"],
-        "campaigns_over_match": seconds["campaigns"] / seconds["match"],
+        "campaigns_over_match": timing["ratio_to_match"][NUMPY_LOOP]["value"],
         "window_days": WINDOW_DAYS,
         "held_out": held_out,
         "validation": learned.validation,

@@ -27,10 +27,12 @@ from visavis.evaluate.figures import ArmFigures, Difference, Evaluation
 from visavis.evaluate.metrics import Interval, Tally
 from visavis.evaluate.outcomes import Outcomes, outcomes_of, popularity_of
 from visavis.evaluate.scored import By, PairScores
-from visavis.evaluate.timing import compare_times
+from visavis.evaluate.timing import MATCH, NUMPY_LOOP, compare_times
 
 __all__ = [
     "ARMS",
+    "MATCH",
+    "NUMPY_LOOP",
     "ArmFigures",
     "By",
     "Contacts",

@@ -49,6 +49,12 @@ _LIMITS: Final = (
     "- A product that few customers bought leans on the pooled model.",
     "- Demand moves with the season; learn again when the calibration on recent weeks drifts.",
     "",
+    "## How it was tuned",
+    "",
+    "How strongly products are pulled toward the pooled model is chosen in every run, on its last",
+    "window. The constants of the method (the pulls of a product's level and of interactions, the",
+    "columns) were chosen the same way, on windows that end before the one that judges.",
+    "",
 )
 
 

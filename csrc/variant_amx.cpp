@@ -1,0 +1,14 @@
+// AMX: the processor's tile unit multiplies 16 × 64 by 64 × 16 bytes an instruction.
+#include "tiles_amx.h"
+
+#include "cpu.h"
+#include "kernel.h"
+#include "screen_tiles.h"
+
+namespace visavis {
+
+const Variant variant_amx = {
+    "amx", lacks_amx, true, screened_match<Tiles<TileUnit>>, exhaustive_audience, exhaustive_scores,
+};
+
+}  // namespace visavis
