@@ -35,7 +35,7 @@ constexpr std::int64_t screen_row_bytes = 256 * 1024;
 constexpr std::int64_t closed_bytes = 16 * 1024 * 1024;
 
 // Candidates that a row's pool takes beyond the K′ it must be able to keep, before it is condensed.
-constexpr std::int64_t pool_slack = 64;
+constexpr std::int64_t pool_slack = 192;
 
 // How a float32 evaluation of ẑ, of its threshold and of the bound may differ from the real ones,
 // relative to ‖x‖‖w‖ + |b| + |h| + |T|: sixteen times what their roundings add up to.
@@ -143,7 +143,7 @@ class Screener {
         place_(rows_max_ * pool_size_),
         z_(rows_max_ * pool_size_),
         margin_(rows_max_ * pool_size_),
-        keys_(pool_size_),
+        keys_(whole_vectors(pool_size_)),
         predictor_(pool_size_),
         value_(pool_size_),
         cost_(pool_size_),
@@ -602,13 +602,25 @@ class Screener {
     const Pool candidates = pool(r);
     const std::int64_t count = rows_[r].count;
     widen_row(problem_.indicators, first_ + r, panel_.padded_columns, wide_.get());
-    for (std::int64_t n = 0; n < smaller(4, count); ++n) prefetch(weights_at(candidates.place[n]));
-    for (std::int64_t n = 0; n < count; ++n) {
-      if (n + 4 < count) prefetch(weights_at(candidates.place[n + 4]));
-      const std::int64_t j = screen_.capability[candidates.place[n]];
-      const double sum = dot(wide_.get(), weights_at(candidates.place[n]), panel_.padded_columns);
-      const float h = adjustment_of(problem_.history, first_ + r, j);
-      predictor_[n] = (sum + static_cast<double>(panel_.bias[j])) + static_cast<double>(h);
+    // Four at a time, for a dot alone waits for its own additions; the last one fills up.
+    constexpr std::int64_t together = 4;
+    constexpr std::int64_t ahead = 8;
+    for (std::int64_t n = 0; n < smaller(ahead, count); ++n) {
+      prefetch(weights_at(candidates.place[n]));
+    }
+    for (std::int64_t n = 0; n < count; n += together) {
+      const float* w[together];
+      double sum[together];
+      for (std::int64_t i = 0; i < together; ++i) {
+        if (n + i + ahead < count) prefetch(weights_at(candidates.place[n + i + ahead]));
+        w[i] = weights_at(candidates.place[smaller(n + i, count - 1)]);
+      }
+      Traits::dots(wide_.get(), w, panel_.padded_columns, sum);
+      for (std::int64_t i = 0; i < smaller(together, count - n); ++i) {
+        const std::int64_t j = screen_.capability[candidates.place[n + i]];
+        const float h = adjustment_of(problem_.history, first_ + r, j);
+        predictor_[n + i] = (sum[i] + static_cast<double>(panel_.bias[j])) + static_cast<double>(h);
+      }
     }
   }
 

@@ -36,6 +36,11 @@ struct Tiles {
     return scan_avx512(sums, offset, bias, base, slope);
   }
 
+  static void dots(const double* x, const float* const w[4], std::int64_t padded_columns,
+                   double sum[4]) {
+    dots_avx512(x, w, padded_columns, sum);
+  }
+
  private:
   static constexpr std::int64_t line = 4 * places;     // bytes from four columns to the next four
   static constexpr std::int64_t tile_lines = 16 * line;  // bytes from one tile's columns to the next

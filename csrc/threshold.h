@@ -101,21 +101,42 @@ inline float unordered(std::int32_t key) {
   return value;
 }
 
+// `count` rounded up to whole vectors: how many keys `reached_by` reads and fills.
+inline std::int64_t whole_vectors(std::int64_t count) { return (count + 15) / 16 * 16; }
+
 // A number that at least `rank` of `count` keys reach and that is not above the rank-th largest:
 // halving between the smallest and the largest until 2^9 steps of float32 are left, a relative
-// 2^-14. 1 ≤ rank ≤ count. `keys` in the form of `ordered`.
-inline float reached_by(const std::int32_t* keys, std::int64_t count, std::int64_t rank) {
-  std::int32_t low = keys[0];
-  std::int32_t high = keys[0];
-  for (std::int64_t i = 1; i < count; ++i) {
-    low = keys[i] < low ? keys[i] : low;
-    high = keys[i] > high ? keys[i] : high;
+// 2^-14. 1 ≤ rank ≤ count. `keys` in the form of `ordered`, with room for whole vectors.
+inline float reached_by(std::int32_t* keys, std::int64_t count, std::int64_t rank) {
+  const std::int64_t whole = whole_vectors(count);
+  // Fills with copies of the first key, which are counted off again.
+  const std::int32_t first = keys[0];
+  for (std::int64_t i = count; i < whole; ++i) keys[i] = first;
+  const std::int32_t fill = static_cast<std::int32_t>(whole - count);
+  std::int32_t lows[16];
+  std::int32_t highs[16];
+  for (int lane = 0; lane < 16; ++lane) lows[lane] = highs[lane] = keys[lane];
+  for (std::int64_t i = 16; i < whole; i += 16) {
+    for (int lane = 0; lane < 16; ++lane) {
+      lows[lane] = keys[i + lane] < lows[lane] ? keys[i + lane] : lows[lane];
+      highs[lane] = keys[i + lane] > highs[lane] ? keys[i + lane] : highs[lane];
+    }
+  }
+  std::int32_t low = lows[0];
+  std::int32_t high = highs[0];
+  for (int lane = 1; lane < 16; ++lane) {
+    low = lows[lane] < low ? lows[lane] : low;
+    high = highs[lane] > high ? highs[lane] : high;
   }
   std::int64_t above = static_cast<std::int64_t>(high) + 1;  // fewer than `rank` keys reach it
   while (above - low > 1 << 9) {
     const std::int32_t middle = static_cast<std::int32_t>(low + (above - low) / 2);
-    std::int32_t reached = 0;
-    for (std::int64_t i = 0; i < count; ++i) reached += keys[i] >= middle ? 1 : 0;
+    std::int32_t lanes[16] = {};
+    for (std::int64_t i = 0; i < whole; i += 16) {
+      for (int lane = 0; lane < 16; ++lane) lanes[lane] += keys[i + lane] >= middle ? 1 : 0;
+    }
+    std::int32_t reached = first >= middle ? -fill : 0;
+    for (int lane = 0; lane < 16; ++lane) reached += lanes[lane];
     if (reached >= rank) {
       low = middle;
     } else {
@@ -123,8 +144,8 @@ inline float reached_by(const std::int32_t* keys, std::int64_t count, std::int64
     }
   }
   // A float32 NaN pattern stands between no two numbers that are compared.
-  const float reached = unordered(low);
-  return reached == reached ? reached : -INFINITY;
+  const float found = unordered(low);
+  return found == found ? found : -INFINITY;
 }
 
 }  // namespace

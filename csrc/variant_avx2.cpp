@@ -83,6 +83,32 @@ struct Avx2 {
     }
     return kept;
   }
+
+  // score.h's dot of one x with four rows of weights, bit for bit: eight partial sums are two
+  // vectors, and a product of two float32 is exact in float64.
+  static void dots(const double* x, const float* const w[4], std::int64_t padded_columns,
+                   double sum[4]) {
+    __m256d low[4];
+    __m256d high[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) low[i] = high[i] = _mm256_setzero_pd();
+    for (std::int64_t d = 0; d < padded_columns; d += 8) {
+      const __m256d x_low = _mm256_loadu_pd(x + d);
+      const __m256d x_high = _mm256_loadu_pd(x + d + 4);
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) {
+        low[i] = _mm256_fmadd_pd(x_low, _mm256_cvtps_pd(_mm_loadu_ps(w[i] + d)), low[i]);
+        high[i] = _mm256_fmadd_pd(x_high, _mm256_cvtps_pd(_mm_loadu_ps(w[i] + d + 4)), high[i]);
+      }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      double p[8];
+      _mm256_storeu_pd(p, low[i]);
+      _mm256_storeu_pd(p + 4, high[i]);
+      sum[i] = ((p[0] + p[1]) + (p[2] + p[3])) + ((p[4] + p[5]) + (p[6] + p[7]));
+    }
+  }
 };
 
 }  // namespace

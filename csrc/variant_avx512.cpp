@@ -64,6 +64,11 @@ struct Avx512 {
                             float base, float slope) {
     return scan_avx512(sums, offset, bias, base, slope);
   }
+
+  static void dots(const double* x, const float* const w[4], std::int64_t padded_columns,
+                   double sum[4]) {
+    dots_avx512(x, w, padded_columns, sum);
+  }
 };
 
 }  // namespace

@@ -83,7 +83,9 @@ def test_variants_that_are_unknown_or_do_not_run(
 ) -> None:
     given = ["match", *asked, "--out", tmp_path / "m.parquet", "--variant", "abacus"]
     assert "abacus" in refused(*given)
-    monkeypatch.setattr(_kernel, "variants", lambda: [("portable", None, False), ("abacus", "beads", True)])
+    monkeypatch.setattr(
+        _kernel, "variants", lambda: [("portable", None, False), ("abacus", "beads", True)]
+    )
     assert "cannot run on this machine: it lacks beads" in refused(*given, status=cli.EXIT_SETUP)
 
 

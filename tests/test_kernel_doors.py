@@ -338,7 +338,9 @@ def test_an_unknown_variant_is_refused_naming_those_of_this_build(name):
 
 
 def test_the_environment_chooses_the_variant(monkeypatch):
-    monkeypatch.setattr(_kernel, "variants", lambda: [("portable", None, False), ("better", None, True)])
+    monkeypatch.setattr(
+        _kernel, "variants", lambda: [("portable", None, False), ("better", None, True)]
+    )
     monkeypatch.delenv("VISAVIS_VARIANT", raising=False)
     assert kernel.choose_variant() == "better"
     monkeypatch.setenv("VISAVIS_VARIANT", "portable")
@@ -359,7 +361,9 @@ def test_an_empty_environment_variable_leaves_the_choice_open(monkeypatch):
 
 
 def test_a_variant_that_this_processor_cannot_run_is_never_replaced(monkeypatch):
-    monkeypatch.setattr(_kernel, "variants", lambda: [("portable", None, False), ("amx", "amx-int8", True)])
+    monkeypatch.setattr(
+        _kernel, "variants", lambda: [("portable", None, False), ("amx", "amx-int8", True)]
+    )
     assert kernel.choose_variant() == "portable"
     with pytest.raises(VariantError, match="'amx'"):
         kernel.match(**(match_arguments() | {"variant": "amx"}))

@@ -35,7 +35,7 @@ FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
 #: What every variant must answer; they change when docs/score.md does, and then only.
 KNOWN_DIGESTS: Final[Mapping[str, str]] = {
     "match": "9024ea8c0b82ba805d1b04c52d9ae1f11c36dcf1078325bf461d44a895ef1c6e",
-    "audience": "9087e6080ebae2cd3bf2298a6e042219d5437cbbaf22f8b431f7b3b70d77cc43",
+    "audience": "cf0eafefe6b2acaa36cd642171e771a2f4359284ab54f7dfd41be0e7455c2a00",
     "scores": "2b7a41c4a01832ff129a24d244d657ad8de78402a3f52ea8a37e49d87f3f1e28",
 }
 
@@ -102,8 +102,8 @@ def check_problem() -> CheckProblem:
             np.nonzero(present)[1].astype(np.int32),
             steps[_codes("history", entries, 3)],
         ),
-        # Twelve families, one opportunity each: the first list rarely has them all, and the walk goes
-        # on beyond it.
+        # Twelve families, one opportunity each: the first list rarely has them all, and the walk
+        # goes on beyond it.
         limits=kernel.Limits(product=1, channel=6, family=1),
         asked=np.arange(0, m, 17, dtype=np.int32),
     )

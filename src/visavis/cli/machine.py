@@ -55,7 +55,13 @@ def doctor(as_json: AsJson = False) -> None:
         "python": platform.python_version(),
         "machine": platform.machine(),
         "processors": len(os.sched_getaffinity(0)),
-        "variants": kernel.variants(),
+        "processor_features": kernel.processor_features(),
+        "variants": {
+            name: f"lacks {kernel.missing_feature(name)}"
+            if not runs
+            else ("screens, then verifies" if kernel.is_screened(name) else "verifies every pair")
+            for name, runs in kernel.variants().items()
+        },
         "chosen_variant": kernel.choose_variant(),
         "self_check": {
             name: "as known" if same else "OTHER BITS" for name, same in checked.items()

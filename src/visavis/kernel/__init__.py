@@ -39,7 +39,13 @@ from visavis.kernel.types import (
     Panel,
     ScoresResult,
 )
-from visavis.kernel.variant import choose_variant, is_screened, missing_feature, variants
+from visavis.kernel.variant import (
+    choose_variant,
+    is_screened,
+    missing_feature,
+    processor_features,
+    variants,
+)
 
 #: The version of docs/score.md that this core computes; results name it.
 CONTRACT_VERSION: Final = 1
@@ -63,6 +69,7 @@ __all__ = [
     "match",
     "missing_feature",
     "pack",
+    "processor_features",
     "scores",
     "variants",
 ]

@@ -8,7 +8,14 @@ from typing import Final
 from visavis import _kernel
 from visavis.errors import InputError, VariantError
 
-__all__ = ["choose_variant", "is_screened", "missing_feature", "variant_index", "variants"]
+__all__ = [
+    "choose_variant",
+    "is_screened",
+    "missing_feature",
+    "processor_features",
+    "variant_index",
+    "variants",
+]
 
 #: Names the variant to use when the caller names none.
 VARIANT_ENVIRONMENT: Final = "VISAVIS_VARIANT"
@@ -17,6 +24,11 @@ VARIANT_ENVIRONMENT: Final = "VISAVIS_VARIANT"
 def variants() -> dict[str, bool]:
     """Every variant in this build, slowest first, and whether this processor can run it."""
     return {name: lacks is None for name, lacks, _ in _kernel.variants()}
+
+
+def processor_features() -> str:
+    """What this processor has of the features that variants ask for, separated by spaces."""
+    return _kernel.processor_features()
 
 
 def missing_feature(variant: str) -> str | None:
