@@ -233,6 +233,9 @@ def test_doctor_checks_every_variant() -> None:
     report = done("doctor", "--json").json()
     assert set(report["self_check"]) == {name for name, ok in kernel.variants().items() if ok}
     assert set(report["self_check"].values()) == {"as known"}
+    assert set(report["variants"]) == set(kernel.variants())
+    for name, runs in kernel.variants().items():
+        assert report["variants"][name].startswith("lacks ") != runs
     assert "as known" in done("doctor").output
 
 

@@ -1,7 +1,9 @@
 """What the kernel's face refuses, and how: an error of ours that names the field and the row."""
 
+import platform
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -428,3 +430,22 @@ def test_a_refused_call_leaves_the_next_one_unharmed():
     with pytest.raises(InputError):
         solve(problem_of(indicators=np.full((5, 9), np.nan, dtype=np.float32)))
     assert_same_match(solve(problem_of()), expected)
+
+
+def test_the_variants_that_this_processor_can_run_are_there() -> None:
+    """Read from the operating system's own list, not by the code that is judged."""
+    flags: set[str] = set()
+    if platform.system() == "Linux" and platform.machine() == "x86_64":
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        flags = set(next(line for line in lines if line.startswith("flags")).split(":")[1].split())
+    avx2 = {"avx2", "fma", "bmi2"}
+    avx512 = avx2 | {"avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512_vnni"}
+    asked = {
+        "portable": set(),
+        "avx2": avx2,
+        "avx512": avx512,
+        "amx_emulated": avx512,
+        "amx": avx512 | {"amx_tile", "amx_int8"},
+    }
+    expected = {name for name, needed in asked.items() if needed <= flags}
+    assert {name for name, runs in kernel.variants().items() if runs} == expected
