@@ -204,7 +204,7 @@ cdef class PackedPanel:
         const int32_t[:, ::1] capability not None,
         const int32_t[::1] position not None,
         const float[::1] column_scale not None,
-        const float[::1] weight_scale not None,
+        const float[:, ::1] weight_scale not None,
         const float[::1] weight_norm not None,
         const float[::1] weight_error not None,
         const float[::1] norm not None,
@@ -232,7 +232,7 @@ cdef class PackedPanel:
         self.screen.capability = &capability[0, 0]
         self.screen.position = &position[0]
         self.screen.column_scale = &column_scale[0]
-        self.screen.weight_scale = &weight_scale[0]
+        self.screen.weight_scale = &weight_scale[0, 0]
         self.screen.weight_norm = &weight_norm[0]
         self.screen.weight_error = &weight_error[0]
         self.screen.norm = &norm[0]

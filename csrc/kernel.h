@@ -50,7 +50,7 @@ struct ScreenView {
   const std::int32_t* capability;  // blocks × places, −1 where there is none
   const std::int32_t* position;    // per capability: its place
   const float* column_scale;       // per column: powers of two that multiply x and divide w
-  const float* weight_scale;       // per block: what one step of a weight is worth
+  const float* weight_scale;       // blocks × places: what one step of a weight is worth
   const float* weight_norm;        // per block: largest ‖w‖ + ‖e_w‖
   const float* weight_error;       // per block: largest ‖e_w‖
   const float* norm;               // per capability: ‖w‖

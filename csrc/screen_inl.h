@@ -137,7 +137,6 @@ class Screener {
         error_(rows_max_),
         inverse_step_(rows_max_),
         base_(rows_max_),
-        slope_(rows_max_),
         wide_(larger(panel_.padded_columns, stride_)),
         sums_(Traits::rows * places),
         place_(rows_max_ * pool_size_),
@@ -197,7 +196,7 @@ class Screener {
   bool ok() {
     return plane_.ok() && rows_.ok() && quantised_.ok() && gathered_.ok() && active_.ok() &&
            threshold_.ok() && least_.ok() && norm_.ok() && error_.ok() && inverse_step_.ok() &&
-           base_.ok() && slope_.ok() && wide_.ok() && sums_.ok() && place_.ok() && z_.ok() &&
+           base_.ok() && wide_.ok() && sums_.ok() && place_.ok() && z_.ok() &&
            margin_.ok() && keys_.ok() && predictor_.ok() && value_.ok() && cost_.ok() &&
            worth_.ok() && propensity_.ok() && scratch_.ok() && entries_.ok() && lists_.ok() &&
            groups_.ok() && (!has_closed_ || closed_ != nullptr);
@@ -391,9 +390,9 @@ class Screener {
     }
   }
 
-  // What a sum must reach, row by row: base − slope·b. A pair is kept when
+  // What step_w·sum must reach, row by row: base − b/step_x. A pair is kept when
   //   ẑ + ε ≥ T,  ẑ = step_x·step_w·sum + b,
-  // so when sum ≥ (T − ε)/(step_x·step_w) − b/(step_x·step_w). False when no row needs the block.
+  // so when step_w·sum ≥ (T − ε)/step_x − b/step_x. False when no row needs the block.
   bool prepare_scan(std::int64_t block, std::int64_t count) {
     const Worth worth{screen_.value_max[block], screen_.value_min[block], screen_.cost_min[block]};
     if (screen_.is_uniform == 0) {
@@ -403,7 +402,6 @@ class Screener {
         default: find_least<Link::identity>(worth, count);
       }
     }
-    const float inverse = 1.0f / screen_.weight_scale[block];
     const float weight_norm = screen_.weight_norm[block];
     const float weight_error = screen_.weight_error[block];
     const float bias_size = screen_.bias_size[block];
@@ -413,7 +411,7 @@ class Screener {
       const float least = least_[a];
       const float margin = margin_of(norm_[a], error_[a], weight_norm, weight_error, bias_size) +
                            std::fabs(least) * float_slack;
-      const float factor = inverse_step_[a] * inverse;
+      const float factor = inverse_step_[a];
       const float base = (least - margin) * factor;
       // Beyond these sizes the factor's own rounding is no longer relative: NaN admits every pair.
       const bool usable = factor > 1e-30f && factor < 1e30f && std::fabs(base) < 1e37f;
@@ -421,7 +419,6 @@ class Screener {
       const float most = norm_[a] * weight_norm + bias_max;
       const bool out_of_reach = least == INFINITY || most + margin < least;
       base_[a] = out_of_reach ? INFINITY : (usable ? base : NAN);
-      slope_[a] = factor;
       needed += out_of_reach ? 0 : 1;
     }
     return needed > 0;
@@ -448,16 +445,16 @@ class Screener {
     const std::int64_t r = active_[a];
     Row& row = rows_[r];
     const float* bias = screen_.bias + block * places;
-    std::uint64_t kept = Traits::scan(sums, row.offset, bias, base_[a], slope_[a]);
+    const float* scale = screen_.weight_scale + block * places;
+    std::uint64_t kept = Traits::scan(sums, row.offset, scale, bias, base_[a], inverse_step_[a]);
     kept &= has_closed_ ? ~closed(r, block) : screen_.valid[block];
     if (kept == 0) return;
-    const float step = row.step * screen_.weight_scale[block];
     const float margin = margin_of(row.norm, row.error, screen_.weight_norm[block],
                                    screen_.weight_error[block], screen_.bias_size[block]);
     do {
       const int l = __builtin_ctzll(kept);
       kept &= kept - 1;
-      const float z = static_cast<float>(sums[l] - row.offset) * step + bias[l];
+      const float z = static_cast<float>(sums[l] - row.offset) * scale[l] * row.step + bias[l];
       append(r, static_cast<std::int32_t>(block * places + l), z, margin);
     } while (kept != 0);
     if (row.count > pool_size_ - places) {
@@ -707,7 +704,6 @@ class Screener {
   Buffer<float> error_;
   Buffer<float> inverse_step_;
   Buffer<float> base_;
-  Buffer<float> slope_;
   Buffer<double> wide_;
   Buffer<std::int32_t> sums_;
   Buffer<std::int32_t> place_;

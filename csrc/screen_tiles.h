@@ -31,9 +31,9 @@ struct Tiles {
     }
   }
 
-  static std::uint64_t scan(const std::int32_t* sums, std::int32_t offset, const float* bias,
-                            float base, float slope) {
-    return scan_avx512(sums, offset, bias, base, slope);
+  static std::uint64_t scan(const std::int32_t* sums, std::int32_t offset, const float* scale,
+                            const float* bias, float base, float slope) {
+    return scan_avx512(sums, offset, scale, bias, base, slope);
   }
 
   static void dots(const double* x, const float* const w[4], std::int64_t padded_columns,

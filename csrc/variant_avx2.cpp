@@ -66,9 +66,9 @@ struct Avx2 {
     }
   }
 
-  // Which places have !(sum − offset < base − slope·b): NaN keeps.
-  static std::uint64_t scan(const std::int32_t* sums, std::int32_t offset, const float* bias,
-                            float base, float slope) {
+  // Which places have !(scale·(sum − offset) < base − slope·b): NaN keeps.
+  static std::uint64_t scan(const std::int32_t* sums, std::int32_t offset, const float* scale,
+                            const float* bias, float base, float slope) {
     const __m256i offsets = _mm256_set1_epi32(offset);
     const __m256 bases = _mm256_set1_ps(base);
     const __m256 slopes = _mm256_set1_ps(slope);
@@ -77,7 +77,9 @@ struct Avx2 {
       const __m256i* at = reinterpret_cast<const __m256i*>(sums + 8 * v);
       const __m256i sum = _mm256_sub_epi32(_mm256_load_si256(at), offsets);
       const __m256 least = _mm256_fnmadd_ps(slopes, _mm256_loadu_ps(bias + 8 * v), bases);
-      const __m256 mask = _mm256_cmp_ps(_mm256_cvtepi32_ps(sum), least, _CMP_NLT_UQ);
+      const __m256 reached =
+          _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_loadu_ps(scale + 8 * v));
+      const __m256 mask = _mm256_cmp_ps(reached, least, _CMP_NLT_UQ);
       kept |= static_cast<std::uint64_t>(static_cast<unsigned>(_mm256_movemask_ps(mask)))
               << (8 * v);
     }

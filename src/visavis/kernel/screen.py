@@ -14,7 +14,7 @@ every error that quantising makes is measured and handed over (docs/kernel.md, *
   that thresholds rise early.
 - **Columns** are scaled by powers of two, which is exact: x·w = (x·s)·(w/s). Indicators that are a
   thousand times larger than others would otherwise leave those no bits.
-- **Blocks** share one scale; a weight is stored as its rounded multiple plus 128.
+- **Each capability** has a scale of its own; a weight is stored as its rounded multiple plus 128.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Screen(NamedTuple):
         Where each capability went.
     column_scale : ndarray of shape (columns,), float32
         Powers of two by which indicators are multiplied.
-    weight_scale : ndarray of shape (blocks,), float32
+    weight_scale : ndarray of shape (blocks, 64), float32
         What one step of a quantised weight is worth.
     weight_norm, weight_error : ndarray of shape (blocks,), float32
         The largest ‖w‖ + ‖e‖ and ‖e‖ of a block, in scaled columns, rounded up.
@@ -230,26 +230,27 @@ def _order(
 def _quantise(
     weights: Float32, column_scale: Float32, capability: Int32
 ) -> tuple[npt.NDArray[np.uint8], Float32, Float32, Float32]:
-    """Quantised weights, and by block their scale, largest norm and largest error."""
+    """Quantised weights with their scales, and by block the largest norm and the largest error."""
     columns = weights.shape[1]
     padded = -(-columns // COLUMN_MULTIPLE) * COLUMN_MULTIPLE
     blocks = len(capability)
     packed = _aligned((blocks, padded // 4, BLOCK_CAPABILITIES, 4))
-    scale, norm, error = (np.empty(blocks, dtype=np.float32) for _ in range(3))
+    scale = np.zeros((blocks, BLOCK_CAPABILITIES), dtype=np.float32)
+    norm, error = (np.empty(blocks, dtype=np.float32) for _ in range(2))
     chunk = max(1, _CHUNK_CELLS // (BLOCK_CAPABILITIES * columns))
     for begin in range(0, blocks, chunk):
         cut = slice(begin, begin + chunk)
         members = capability[cut]
         w = np.where((members >= 0)[..., None], weights[members].astype(np.float64), 0.0)
         w /= column_scale
-        largest = np.abs(w).max(axis=(1, 2))
+        largest = np.abs(w).max(axis=2)
         with np.errstate(over="ignore"):
             step = (largest / _WEIGHT_MAX).astype(np.float32)
         # Where a step would be no normal float32, nothing is quantised: the error is all there is.
         usable = np.isfinite(step) & (step >= np.finfo(np.float32).tiny)
         step[~usable] = 1.0
-        wide = step.astype(np.float64)[:, None, None]
-        q = np.where(usable[:, None, None], np.clip(np.rint(w / wide), -127, 127), 0.0)
+        wide = step.astype(np.float64)[:, :, None]
+        q = np.where(usable[:, :, None], np.clip(np.rint(w / wide), -127, 127), 0.0)
         e = np.sqrt(((w - q * wide) ** 2).sum(axis=2))
         scale[cut] = step
         error[cut] = _up(e.max(axis=1))

@@ -1,0 +1,270 @@
+"""The screen, attacked: whatever the numbers, a screened variant answers as the exhaustive one.
+
+The definition is the portable variant, itself compared with the oracle in test_kernel.py. Here lie
+the worlds in which a bound that is a little too small, a threshold a little too high or a rounding
+in the wrong direction would lose an opportunity.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from assertions import assert_same_match
+from visavis import kernel
+from visavis.kernel.screen import BLOCK_CAPABILITIES, build_screen
+
+SCREENED: Final = [
+    name for name, runs in kernel.variants().items() if runs and kernel.is_screened(name)
+]
+
+#: `make test-long` asks for more.
+EXAMPLES: Final = int(os.environ.get("VISAVIS_EXAMPLES", "150"))
+
+Rng = np.random.Generator
+Matrix = np.ndarray[Any, np.dtype[np.float32]]
+
+
+def gaussian(rng: Rng, shape: tuple[int, int]) -> Matrix:
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def heavy_tailed(rng: Rng, shape: tuple[int, int]) -> Matrix:
+    return (rng.standard_cauchy(shape) * np.exp(rng.normal(0, 4, shape[1]))).astype(np.float32)
+
+
+def one_huge(rng: Rng, shape: tuple[int, int]) -> Matrix:
+    x = gaussian(rng, shape)
+    x[:, rng.integers(shape[1])] *= np.float32(1e6)
+    return x
+
+
+def few_values(rng: Rng, shape: tuple[int, int]) -> Matrix:
+    """Many pairs tie, and the lower index must win."""
+    return rng.choice([-1.0, 0.0, 0.5, 1.0], size=shape).astype(np.float32)
+
+
+def all_equal(rng: Rng, shape: tuple[int, int]) -> Matrix:
+    return np.full(shape, rng.normal(), dtype=np.float32)
+
+
+def alternating(rng: Rng, shape: tuple[int, int]) -> Matrix:
+    """Sums that cancel: what is left is far smaller than what was added."""
+    signs = np.where(np.arange(shape[1]) % 2, 1.0, -1.0)
+    return (signs * (1.0 + 1e-6 * rng.standard_normal(shape))).astype(np.float32)
+
+
+def denormal(rng: Rng, shape: tuple[int, int]) -> Matrix:
+    return (rng.standard_normal(shape) * 1e-41).astype(np.float32)
+
+
+def enormous(rng: Rng, shape: tuple[int, int]) -> Matrix:
+    """Norms beyond float32, though every number is finite."""
+    return (rng.uniform(-1, 1, shape) * 3e38).astype(np.float32)
+
+
+def saturating(rng: Rng, shape: tuple[int, int]) -> Matrix:
+    return (rng.standard_normal(shape) * 30).astype(np.float32)
+
+
+def sparse(rng: Rng, shape: tuple[int, int]) -> Matrix:
+    return np.where(rng.random(shape) < 0.05, rng.standard_normal(shape), 0.0).astype(np.float32)
+
+
+def unscaled(rng: Rng, shape: tuple[int, int]) -> Matrix:
+    return (rng.standard_normal(shape) * 10.0 ** rng.integers(-18, 18, shape[1])).astype(np.float32)
+
+
+NUMBERS: Final[list[Callable[[Rng, tuple[int, int]], Matrix]]] = [
+    gaussian,
+    heavy_tailed,
+    one_huge,
+    few_values,
+    all_equal,
+    alternating,
+    denormal,
+    enormous,
+    saturating,
+    sparse,
+    unscaled,
+]
+
+BIASES: Final = (
+    lambda rng, m: rng.normal(-2, 1, m),
+    lambda _, m: np.zeros(m),
+    lambda rng, m: rng.normal(0, 1e4, m),
+    lambda rng, m: rng.uniform(-3e38, 3e38, m),
+)
+VALUES: Final = (
+    lambda _, m: np.full(m, 10.0),
+    lambda rng, m: rng.lognormal(1, 2, m),
+    lambda rng, m: rng.choice([0.0, 1.0, 1e-300, 2.0**100], m),
+    lambda _, m: np.zeros(m),
+)
+COSTS: Final = (
+    lambda _, m: np.full(m, 0.1),
+    lambda _, m: np.zeros(m),
+    lambda rng, m: rng.normal(0, 1, m),
+    lambda rng, m: rng.choice([-(2.0**100), 0.0, 1e-310, 2.0**100], m),
+)
+
+
+def group_of(rng: Rng, m: int) -> np.ndarray[Any, np.dtype[np.int32]]:
+    return rng.integers(0, max(1, m // int(rng.integers(1, 20))), m).astype(np.int32)
+
+
+def eligibility_of(rng: Rng, n: int, m: int) -> kernel.Eligibility | np.ndarray | None:
+    """None, a dense matrix, or planes: few of many capabilities, or many of few."""
+    form = rng.integers(4)
+    if form == 0:
+        return None
+    if form == 1:
+        return rng.random((n, m)) < rng.random()
+    count = int(rng.integers(1, 3)) if form == 2 else int(rng.integers(1, 200))
+    planes = rng.integers(0, 2**63, (n, -(-count // 64)), dtype=np.uint64)
+    if rng.random() < 0.3:
+        planes &= rng.integers(0, 2**63, planes.shape, dtype=np.uint64)
+    return kernel.Eligibility(planes, rng.integers(-1, count, m).astype(np.int32))
+
+
+def history_of(rng: Rng, n: int, m: int) -> kernel.History | None:
+    if rng.random() < 0.4:
+        return None
+    present = rng.random((n, m)) < rng.choice([0.0, 0.02, 0.5, 1.0])
+    size = rng.choice([0.1, 5.0, 1e30, 1e-41])
+    h = (rng.normal(0, 1, int(present.sum())) * size).astype(np.float32)
+    h[rng.random(len(h)) < 0.1] = -np.inf
+    indptr = np.concatenate([[0], np.cumsum(present.sum(axis=1))]).astype(np.int64)
+    return kernel.History(indptr, np.nonzero(present)[1].astype(np.int32), h)
+
+
+def limits_of(rng: Rng) -> kernel.Limits:
+    return kernel.Limits(*(int(rng.integers(1, 4)) if rng.random() < 0.4 else None for _ in "pcf"))
+
+
+def one_of(rng: Rng, makers: Any) -> Any:
+    return makers[rng.integers(len(makers))]
+
+
+def world(seed: int) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]:
+    """Arguments of `pack`, its hints, and arguments of `match`, for one draw."""
+    rng = np.random.default_rng(seed)
+    n, m = int(rng.integers(1, 80)), int(rng.choice([1, 7, 63, 64, 65, 130, 400]))
+    d = int(rng.choice([1, 3, 7, 8, 9, 15, 16, 17, 63, 64, 65, 128, 200]))
+    x, w = one_of(rng, NUMBERS)(rng, (n, d)), one_of(rng, NUMBERS)(rng, (m, d))
+    links = np.array(["logistic", "count", "identity"])
+    link = (
+        str(one_of(rng, links))
+        if rng.random() < 0.5
+        else [str(each) for each in rng.choice(links, m)]
+    )
+    prices = {
+        "value": one_of(rng, VALUES)(rng, m),
+        "cost": one_of(rng, COSTS)(rng, m),
+        "link": link,
+        **{name: group_of(rng, m) for name in ("product", "channel", "family")},
+    }
+    eligible = eligibility_of(rng, n, m)
+    hints: dict[str, Any] = {}
+    if rng.random() < 0.5:
+        hints["indicator_scale"] = np.abs(x).max(axis=0)
+    if isinstance(eligible, kernel.Eligibility) and rng.random() < 0.7:
+        hints["plane_index"] = eligible.plane_index
+    asked = {
+        "k": int(rng.choice([1, 2, 5, 10, 40, 500])),
+        "eligible": eligible,
+        "history": history_of(rng, n, m),
+        "limits": limits_of(rng),
+        "ev_min": one_of(rng, [None, 0.0, 1.0, -5.0, float("inf"), 1e-310]),
+        "block": (int(rng.integers(0, 40)), 0),
+    }
+    pair = (w, one_of(rng, BIASES)(rng, m).astype(np.float32), prices)
+    return (x, *pair), hints, asked
+
+
+@pytest.mark.parametrize("variant", SCREENED)
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_no_opportunity_is_lost(variant: str, seed: int) -> None:
+    (x, w, b, prices), hints, asked = world(seed)
+    with np.errstate(all="ignore"):
+        wanted = kernel.match(x, kernel.pack(w, b, **prices), variant="portable", **asked)
+        found = kernel.match(x, kernel.pack(w, b, **prices, **hints), variant=variant, **asked)
+    assert_same_match(found, wanted)
+    for stats in (found.stats, wanted.stats):
+        told = stats["skipped_by_rule"] + stats["skipped_by_bound"] + stats["screened"]
+        assert told == len(x) * len(w)
+    assert found.stats["skipped_by_rule"] == wanted.stats["skipped_by_rule"]
+
+
+@pytest.mark.parametrize("variant", SCREENED)
+def test_few_pairs_are_verified(variant: str) -> None:
+    """Else all of the above would be proven of a screen that lets everything pass."""
+    rng = np.random.default_rng(0)
+    x, w = gaussian(rng, (64, 128)), gaussian(rng, (4_096, 128)) / np.float32(11)
+    panel = kernel.pack(
+        w, np.zeros(len(w)), value=np.ones(len(w)), cost=np.zeros(len(w)), link="count"
+    )
+    stats = kernel.match(x, panel, k=10, variant=variant).stats
+    assert stats["screened"] == 64 * 4_096
+    assert stats["verified"] < 0.08 * stats["screened"]
+
+
+@pytest.mark.parametrize("variant", SCREENED)
+def test_a_plane_spares_the_rows_it_excludes(variant: str) -> None:
+    rng = np.random.default_rng(0)
+    x, w = gaussian(rng, (50, 16)), gaussian(rng, (512, 16))
+    index = np.repeat(np.arange(2, dtype=np.int32), 256)
+    eligible = kernel.Eligibility(rng.integers(0, 4, (50, 1)).astype(np.uint64), index)
+    prices = {"value": np.ones(512), "cost": np.zeros(512), "link": "logistic"}
+    panel = kernel.pack(w, np.zeros(512), **prices, plane_index=index)
+    found = kernel.match(x, panel, k=3, eligible=eligible, variant=variant)
+    assert_same_match(found, kernel.match(x, panel, k=3, eligible=eligible, variant="portable"))
+    screen = build_screen(
+        w,
+        np.zeros(512, np.float32),
+        np.ones(512),
+        np.zeros(512),
+        np.zeros(512, np.uint8),
+        plane_index=index,
+    )
+    for members in screen.capability:
+        assert len(set(index[members[members >= 0]])) == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_screen_holds_every_capability_once_and_its_norms_are_bounds(seed: int) -> None:
+    (_x, w, b, prices), hints, _ = world(seed)
+    m, d = w.shape
+    codes = np.random.default_rng(seed).integers(0, 3, m).astype(np.uint8)
+    with np.errstate(all="ignore"):
+        screen = build_screen(w, b, prices["value"], prices["cost"], codes, **hints)
+    held = screen.capability >= 0
+    assert sorted(screen.capability[held]) == list(range(m))
+    assert (screen.capability.ravel()[screen.position] == np.arange(m)).all()
+    assert np.log2(screen.column_scale).tolist() == np.rint(np.log2(screen.column_scale)).tolist()
+    bits = np.unpackbits(screen.valid.astype("<u8").view(np.uint8), bitorder="little")
+    assert (bits.reshape(-1, BLOCK_CAPABILITIES).astype(bool) == held).all()
+    whole = screen.weights.transpose(0, 2, 1, 3).reshape(len(held), BLOCK_CAPABILITIES, -1)
+    assert (whole[:, :, d:] == 128).all()
+    assert (whole[~held] == 128).all()
+    for block, members in enumerate(screen.capability):
+        of = members[members >= 0]
+        true = w[of].astype(np.float64) / screen.column_scale
+        stored = whole[block, : len(of), :d].astype(np.float64) - 128.0
+        error = np.sqrt(((true - stored * screen.weight_scale[block, : len(of), None]) ** 2).sum(axis=1))
+        norm = np.sqrt((true**2).sum(axis=1))
+        assert (error <= screen.weight_error[block]).all()
+        assert (norm + error <= screen.weight_norm[block] * (1 + 1e-12)).all()
+        assert (norm <= screen.norm[of] * (1 + 1e-12)).all()
+        assert screen.bias_size[block] == np.abs(b[of]).max()
+        assert screen.value_max[block] == prices["value"][of].max()
+        assert screen.cost_min[block] == prices["cost"][of].min()
+        assert len(set(codes[of])) == 1
