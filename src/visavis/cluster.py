@@ -22,10 +22,13 @@ module imports it.
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
 import socket
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
 from importlib import import_module
@@ -96,6 +99,8 @@ class IndicatorJob:
         Where tasks spill, on the worker; default: the system's.
     version : str
         Of visavis on the driver.
+    token : str
+        Names the folders in which tasks spill.
     """
 
     events: tuple[Path, ...]
@@ -107,6 +112,17 @@ class IndicatorJob:
     threads: int = 1
     temp_directory: Path | None = None
     version: str = __version__
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    def spill_folder(self, index: int) -> Path:
+        """Where the task of a part spills, under a name that the driver knows too."""
+        root = self.temp_directory or Path(tempfile.gettempdir())
+        return root / f"visavis-{self.token}-{index}"
+
+    def remove_spilled(self) -> None:
+        """Remove what tasks of this machine left: killed, or interrupted at the wrong moment."""
+        for index in range(self.part_count):
+            shutil.rmtree(self.spill_folder(index), ignore_errors=True)
 
     def run(self, index: int) -> tuple[PartHead, Matrix]:
         """Compute one part.
@@ -121,16 +137,22 @@ class IndicatorJob:
         if self.version != __version__:
             reason = f"visavis {__version__} on a worker, {self.version} on the driver"
             raise SetupError(reason)
-        part = compute(
-            self.events,
-            self.spec,
-            self.as_of,
-            taxonomy=self.taxonomy,
-            memory_limit=self.memory_limit,
-            threads=self.threads,
-            temp_directory=self.temp_directory,
-            part=(index, self.part_count),
-        )
+        folder = self.spill_folder(index)
+        if folder.parent.is_dir():  # else `compute` says so
+            folder.mkdir(exist_ok=True)
+        try:
+            part = compute(
+                self.events,
+                self.spec,
+                self.as_of,
+                taxonomy=self.taxonomy,
+                memory_limit=self.memory_limit,
+                threads=self.threads,
+                temp_directory=folder,
+                part=(index, self.part_count),
+            )
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
         return PartHead(part.customer_ids, part.definitions), part.matrix
 
     def gather(self, heads: Sequence[PartHead], matrices: Iterable[Matrix]) -> Indicators:
@@ -208,7 +230,10 @@ def compute_indicators(
             threads=threads,
             temp_directory=temp_directory,
         )
-        return job.gather(*_spread(job.run, job.part_count, threads, progress))
+        try:
+            return job.gather(*_spread(job.run, job.part_count, threads, progress))
+        finally:
+            job.remove_spilled()
 
 
 def _absolute(path: object, field: str) -> Path:
