@@ -41,6 +41,9 @@ constexpr std::int64_t pool_slack = 192;
 // relative to ‖x‖‖w‖ + |b| + |h| + |T|: sixteen times what their roundings add up to.
 constexpr float float_slack = 0x1p-20f;
 
+// What underflow can take away on top of that, in all products and norms together.
+constexpr float underflow_slack = 0x1p-100f;
+
 // Which plane decides a whole block.
 constexpr std::int32_t everybody = -1;
 constexpr std::int32_t mixed = -2;
@@ -107,7 +110,7 @@ inline float margin_of(float norm, float error, float weight_norm, float weight_
                        float bias_size) {
   const float quantised = norm * weight_error + error * weight_norm;
   const float size = norm * weight_norm + bias_size;
-  return quantised * (1.0f + float_slack) + size * float_slack;
+  return quantised * (1.0f + float_slack) + size * float_slack + underflow_slack;
 }
 
 template <class Traits>
@@ -297,9 +300,9 @@ class Screener {
     const float z = (float_dot(first_ + r, j) + panel_.bias[j]) + h;
     const float size = row.norm * screen_.norm[j];
     const float slack = static_cast<float>(panel_.columns + 16) * 0x1p-23f;
-    // What underflows on the way is below the smallest normal number, in each product.
     const float margin = size * (slack + float_slack) +
-                         (std::fabs(panel_.bias[j]) + std::fabs(h)) * float_slack + 0x1p-110f;
+                         (std::fabs(panel_.bias[j]) + std::fabs(h)) * float_slack +
+                         underflow_slack;
     const float least = least_of(row, block);
     if (z + margin < least - std::fabs(least) * float_slack) return;
     append(r, place, z, margin);

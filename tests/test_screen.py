@@ -259,9 +259,8 @@ def test_a_screen_holds_every_capability_once_and_its_norms_are_bounds(seed: int
         of = members[members >= 0]
         true = w[of].astype(np.float64) / screen.column_scale
         stored = whole[block, : len(of), :d].astype(np.float64) - 128.0
-        error = np.sqrt(
-            ((true - stored * screen.weight_scale[block, : len(of), None]) ** 2).sum(axis=1)
-        )
+        steps = screen.weight_scale[block, : len(of), None].astype(np.float64)
+        error = np.sqrt(((true - stored * steps) ** 2).sum(axis=1))
         norm = np.sqrt((true**2).sum(axis=1))
         assert (error <= screen.weight_error[block]).all()
         assert (norm + error <= screen.weight_norm[block] * (1 + 1e-12)).all()

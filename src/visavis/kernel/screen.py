@@ -195,9 +195,9 @@ def _norms(weights: Float32, column_scale: Float32) -> Float64:
 
 
 def _up(norms: Float64) -> Float32:
-    """As float32, not below."""
+    """As float32, not below: the next number after the nearest, for denormals are far apart."""
     with np.errstate(over="ignore"):
-        return (norms * _UP).astype(np.float32)
+        return np.nextafter((norms * _UP).astype(np.float32), np.float32(np.inf))
 
 
 def _groups(link: npt.NDArray[np.uint8], plane_index: Int32 | None) -> npt.NDArray[np.int64]:
