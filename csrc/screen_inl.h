@@ -34,6 +34,11 @@ constexpr std::int64_t screen_rows_max = 384;
 constexpr std::int64_t screen_row_bytes = 256 * 1024;
 constexpr std::int64_t closed_bytes = 16 * 1024 * 1024;
 
+// Rows of the first pass of a call, which have no guess, and how many must have found K′ pairs for
+// their thresholds to be one.
+constexpr std::int64_t first_rows = 48;
+constexpr std::int64_t guess_rows_min = 16;
+
 // Candidates that a row's pool takes beyond the K′ it must be able to keep, before it is condensed.
 constexpr std::int64_t pool_slack = 192;
 
@@ -57,9 +62,11 @@ struct Pool {
 
 // One row of the block of rows at hand.
 struct Row {
-  double threshold;   // in expected value: K′ pairs are known to reach it
+  double threshold;   // in expected value: K′ pairs are known, or guessed, to reach it
+  double guess;       // the guessed one; −∞ where there is none
   std::int64_t count;  // of candidates
   float least;        // the threshold in z, for uniform catalogs
+  bool again;         // its guess was too high
   float step;         // what one step of the quantised row is worth
   float inverse_step;
   float norm;   // ‖x‖ + ‖e_x‖, rounded up
@@ -146,6 +153,7 @@ class Screener {
         z_(rows_max_ * pool_size_),
         margin_(rows_max_ * pool_size_),
         keys_(whole_vectors(pool_size_)),
+        guess_keys_(whole_vectors(rows_max_)),
         predictor_(pool_size_),
         value_(pool_size_),
         cost_(pool_size_),
@@ -168,12 +176,15 @@ class Screener {
 
   Status run() {
     if (!ok()) return {Code::out_of_memory, -1, -1};
-    for (std::int64_t first = 0; first < problem_.indicators.rows; first += rows_max_) {
-      first_ = first;
-      row_count_ = smaller(rows_max_, problem_.indicators.rows - first);
+    const std::int64_t rows = problem_.indicators.rows;
+    for (first_ = 0; first_ < rows; first_ += row_count_) {
+      // The first rows teach the others what threshold to guess, so they are few.
+      const std::int64_t most = first_ == 0 ? smaller(rows_max_, first_rows) : rows_max_;
+      row_count_ = smaller(most, rows - first_);
       begin_rows();
-      take_history();
-      for (std::int64_t block = 0; block < screen_.blocks;) block = screen_run(block);
+      screen_all();
+      if (begin_again()) screen_all();
+      learn_guess();
       for (std::int64_t r = 0; r < row_count_; ++r) finish(r);
     }
     return {};
@@ -200,7 +211,7 @@ class Screener {
     return plane_.ok() && rows_.ok() && quantised_.ok() && gathered_.ok() && active_.ok() &&
            threshold_.ok() && least_.ok() && norm_.ok() && error_.ok() && inverse_step_.ok() &&
            base_.ok() && wide_.ok() && sums_.ok() && place_.ok() && z_.ok() &&
-           margin_.ok() && keys_.ok() && predictor_.ok() && value_.ok() && cost_.ok() &&
+           margin_.ok() && keys_.ok() && guess_keys_.ok() && predictor_.ok() && value_.ok() && cost_.ok() &&
            worth_.ok() && propensity_.ok() && scratch_.ok() && entries_.ok() && lists_.ok() &&
            groups_.ok() && (!has_closed_ || closed_ != nullptr);
   }
@@ -212,6 +223,63 @@ class Screener {
 
   std::uint64_t& closed(std::int64_t r, std::int64_t block) {
     return closed_[r * screen_.blocks + block];
+  }
+
+  // ---- passes ------------------------------------------------------------------------------
+
+  void screen_all() {
+    take_history();
+    for (std::int64_t block = 0; block < screen_.blocks;) block = screen_run(block);
+    for (std::int64_t r = 0; r < row_count_; ++r) {
+      if (!rows_[r].again && is_again_) continue;
+      if (rows_[r].count > kept_) condense(r);
+      settle(r);
+    }
+  }
+
+  // A guess is right when the K′-th best pair found reaches it: whatever was dropped lies below.
+  // Rows whose guess was too high are screened once more, from what is proven by then.
+  bool begin_again() {
+    bool any = false;
+    for (std::int64_t r = 0; r < row_count_; ++r) {
+      Row& row = rows_[r];
+      const bool full = lists_[r].full();
+      row.again = row.guess > -INFINITY && !(full && lists_[r][0].expected_value >= row.guess);
+      if (!row.again) continue;
+      any = true;
+      row.threshold = problem_.ev_min;
+      row.least = uniform_least(problem_.ev_min);
+      if (full) raise(row, lists_[r][0].expected_value);
+      row.guess = -INFINITY;
+      lists_[r].clear();
+    }
+    is_again_ = any;
+    return any;
+  }
+
+  // What 98 of 100 rows reached: their threshold by the size of the row where catalogs are uniform,
+  // else as it is. Rows are alike as far as customers are; where they are not, guesses are low.
+  void learn_guess() {
+    is_again_ = false;
+    std::int64_t full = 0;
+    for (std::int64_t r = 0; r < row_count_; ++r) {
+      if (!lists_[r].full()) continue;
+      const double reached = lists_[r][0].expected_value;
+      guess_keys_[full++] =
+          ordered(screen_.is_uniform != 0 ? uniform_least(reached) / rows_[r].norm
+                                          : static_cast<float>(reached));
+    }
+    guess_ = -INFINITY;
+    if (full < guess_rows_min || full < row_count_ - row_count_ / 10) return;
+    guess_ = reached_by(guess_keys_.get(), full, full - full / 50);
+  }
+
+  double guess_for(const Row& row) const {
+    if (!(guess_ > -INFINITY)) return -INFINITY;
+    const double guess = screen_.is_uniform != 0
+                             ? worth_below(guess_ * row.norm, screen_.capability[0])
+                             : static_cast<double>(guess_);
+    return guess > problem_.ev_min && guess < INFINITY ? guess : -INFINITY;
   }
 
   // ---- which pairs may meet ----------------------------------------------------------------
@@ -239,8 +307,10 @@ class Screener {
       Row& row = rows_[r];
       quantise_row(problem_.indicators, screen_, first_ + r, Traits::largest_step,
                    quantised_.get() + r * stride_, wide_.get(), row);
-      row.threshold = problem_.ev_min;
+      row.guess = guess_for(row);
+      row.threshold = row.guess > -INFINITY ? row.guess : problem_.ev_min;
       row.count = 0;
+      row.again = false;
       row.least = uniform_least(row.threshold);
       lists_[r] = TopK(entries_.get() + r * kept_, kept_);
       if (has_closed_) close_mixed(r);
@@ -272,6 +342,7 @@ class Screener {
   void take_history() {
     if (problem_.history.indptr == nullptr) return;
     for (std::int64_t r = 0; r < row_count_; ++r) {
+      if (is_again_ && !rows_[r].again) continue;
       const std::int64_t end = problem_.history.indptr[first_ + r + 1];
       for (std::int64_t entry = problem_.history.indptr[first_ + r]; entry < end; ++entry) {
         take_entry(r, entry);
@@ -285,17 +356,14 @@ class Screener {
     const std::int32_t place = screen_.position[j];
     const std::int64_t block = place / places;
     const std::uint64_t bit = std::uint64_t{1} << (place % places);
-    const bool counted = (closed(r, block) & bit) != 0;  // closed, and so counted, by a rule
-    closed(r, block) |= bit;
-    if (counted || !plane_holds(first_ + r, plane_[block] == mixed ? everybody : plane_[block])) {
-      return;
+    const bool is_open = eligible(problem_.eligibility, panel_.capabilities, first_ + r, j);
+    if (!is_again_) {
+      // What a rule closes is counted with its block, or was when mixed blocks were closed.
+      stats_->screened += is_open && h != -INFINITY ? 1 : 0;
+      stats_->skipped_by_rule += is_open && h == -INFINITY ? 1 : 0;
+      closed(r, block) |= bit;
     }
-    ++stats_->screened;
-    if (h == -INFINITY) {
-      --stats_->screened;
-      ++stats_->skipped_by_rule;
-      return;
-    }
+    if (!is_open || h == -INFINITY) return;
     Row& row = rows_[r];
     const float z = (float_dot(first_ + r, j) + panel_.bias[j]) + h;
     const float size = row.norm * screen_.norm[j];
@@ -335,7 +403,8 @@ class Screener {
     std::int64_t count = 0;
     for (std::int64_t r = 0; r < row_count_; ++r) {
       active_[count] = static_cast<std::int32_t>(r);
-      count += plane < 0 || plane_holds(first_ + r, plane) ? 1 : 0;
+      const bool asked = rows_[r].again || !is_again_;
+      count += asked && (plane < 0 || plane_holds(first_ + r, plane)) ? 1 : 0;
     }
     const std::int8_t* rows = quantised_.get();
     if (count < row_count_) {
@@ -355,7 +424,7 @@ class Screener {
     }
     for (std::int64_t block = begin; block < end; ++block) {
       const std::int64_t members = __builtin_popcountll(screen_.valid[block]);
-      stats_->skipped_by_rule += (row_count_ - count) * members;
+      if (!is_again_) stats_->skipped_by_rule += (row_count_ - count) * members;
       if (count > 0) screen_block(block, rows, count);
     }
     return end;
@@ -383,6 +452,7 @@ class Screener {
 
   // Pairs of a block that neither a rule nor the history path has taken.
   void count_screened(std::int64_t block, std::int64_t count, std::int64_t* counter) {
+    if (is_again_) return;
     const std::uint64_t valid = screen_.valid[block];
     if (!has_closed_) {
       *counter += count * __builtin_popcountll(valid);
@@ -669,11 +739,6 @@ class Screener {
   }
 
   void finish(std::int64_t r) {
-    if (rows_[r].count > kept_) {
-      raise_threshold(r);
-      drop_candidates(r);
-    }
-    settle(r);
     const auto rescreen = [&](const Ranked& last, TopK& list) {
       widen_row(problem_.indicators, first_ + r, panel_.padded_columns, wide_.get());
       rescreen_row(problem_, first_ + r, wide_.get(), scratch_.get(), last, groups_, list, stats_);
@@ -695,6 +760,8 @@ class Screener {
   std::uint64_t* closed_ = nullptr;  // per row and block: places that are not to be screened
   std::int64_t first_ = 0;
   std::int64_t row_count_ = 0;
+  bool is_again_ = false;  // the pass over rows whose guess was too high
+  float guess_ = -INFINITY;
   Buffer<std::int32_t> plane_;
   Buffer<Row> rows_;
   Buffer<std::int8_t> quantised_;
@@ -713,6 +780,7 @@ class Screener {
   Buffer<float> z_;
   Buffer<float> margin_;
   Buffer<std::int32_t> keys_;
+  Buffer<std::int32_t> guess_keys_;
   // By candidate of the row that is condensed or settled.
   Buffer<double> predictor_;
   Buffer<double> value_;
