@@ -13,7 +13,7 @@ REQUIREMENTS = $(BIN)/python -c "import sys, tomllib; \
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format bench build clean check-machine
+.PHONY: help demo test test-long symbols lint types format bench build clean check-machine
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -23,6 +23,18 @@ demo: $(VENV)/.core $(VENV)/.demo ## set up, then match one real data set end to
 
 test: $(VENV)/.core $(VENV)/.test ## set up, then run the tests (TEST_ARGS=…)
 	@$(BIN)/python -m pytest $(TEST_ARGS)
+
+test-long: $(VENV)/.core $(VENV)/.test ## ten thousand hostile worlds for the screened variants
+	@VISAVIS_EXAMPLES=3500 $(BIN)/python -m pytest tests/test_screen.py
+
+symbols: $(VENV)/.core ## no symbol of a variant but its table may be picked by the linker for others
+	@$(BIN)/python setup.py --quiet build_clib --build-clib build/symbols --build-temp build/symbols
+	@for library in build/symbols/libvisavis_*.a; do \
+	  if nm --demangle "$$library" | grep -E ' [VWu] '; then \
+	    echo "$$library: weak symbols" >&2; exit 1; fi; done
+	@for library in build/symbols/libvisavis_{portable,avx2,avx512,amx,amx_emulated}.a; do \
+	  [ ! -e "$$library" ] || [ "$$(nm --extern-only --defined-only "$$library" | grep -c ' [A-Z] ')" = 1 ] || \
+	  { echo "$$library: exports more than its table" >&2; exit 1; }; done
 
 lint: $(VENV)/.core $(VENV)/.test ## ruff: rules and format
 	@$(BIN)/ruff check .
