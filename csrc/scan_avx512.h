@@ -42,12 +42,21 @@ inline void dots_avx512(const double* x, const float* const w[4], std::int64_t p
       lanes[i] = _mm512_fmadd_pd(eight, wide, lanes[i]);
     }
   }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    double p[8];
-    _mm512_storeu_pd(p, lanes[i]);
-    sum[i] = ((p[0] + p[1]) + (p[2] + p[3])) + ((p[4] + p[5]) + (p[6] + p[7]));
-  }
+  // ((0+1)+(2+3))+((4+5)+(6+7)) of all four at once: neighbours first, i.e. pair sums p0 … p3.
+  const __m512d first = _mm512_add_pd(_mm512_maskz_unpacklo_pd(0xff, lanes[0], lanes[1]),
+                                      _mm512_maskz_unpackhi_pd(0xff, lanes[0], lanes[1]));
+  const __m512d second = _mm512_add_pd(_mm512_maskz_unpacklo_pd(0xff, lanes[2], lanes[3]),
+                                       _mm512_maskz_unpackhi_pd(0xff, lanes[2], lanes[3]));
+  const __m512i even = _mm512_setr_epi64(0, 1, 4, 5, 8, 9, 12, 13);
+  const __m512i odd = _mm512_setr_epi64(2, 3, 6, 7, 10, 11, 14, 15);
+  const __m512d halves = _mm512_add_pd(_mm512_permutex2var_pd(first, even, second),
+                                       _mm512_permutex2var_pd(first, odd, second));
+  // p0+p1 and p2+p3 of the first, of the second; then of the third and the fourth.
+  const __m512i low = _mm512_setr_epi64(0, 1, 4, 5, 0, 1, 4, 5);
+  const __m512i high = _mm512_setr_epi64(2, 3, 6, 7, 2, 3, 6, 7);
+  const __m512d whole = _mm512_add_pd(_mm512_maskz_permutexvar_pd(0xff, low, halves),
+                                      _mm512_maskz_permutexvar_pd(0xff, high, halves));
+  _mm512_mask_storeu_pd(sum, 0x0f, whole);
 }
 
 }  // namespace
