@@ -109,7 +109,8 @@ inline void quantise_row(const IndicatorsView& view, const ScreenView& screen, s
   out.inverse_step = 1.0f / step;
   out.error = static_cast<float>(error_up);
   out.norm = static_cast<float>((std::sqrt(norm) + error_up) * (1.0 + 0x1p-20));
-  out.offset = 128 * sum;
+  // Unsigned: with very many columns it wraps around, as the sums of the tile do.
+  out.offset = static_cast<std::int32_t>(128u * static_cast<std::uint32_t>(sum));
 }
 
 // The bound of docs/kernel.md for one row and one block, without what depends on T.

@@ -74,10 +74,11 @@ inline float least_predictor(double t, const Worth& worth) {
   // So small that the margins themselves would vanish.
   const double size = std::fabs(t) + std::fabs(worth.cost_min);
   z = size > 0.0 && size < 0x1p-900 ? -INFINITY : z;
-  // Infinite thresholds stay; NaN (0/0, ∞ − ∞) admits everything.
-  const double lowered = z - 0x1p-22 * std::fabs(z);
-  const float rounded = static_cast<float>(std::fabs(z) < 1e37 ? lowered : z);
-  return z == z ? (z > 1e37 && z < INFINITY ? 1e37f : rounded) : -INFINITY;
+  // +∞ stays; NaN (0/0, ∞ − ∞) admits everything, as does what float32 can hardly hold.
+  constexpr double largest = 1e37;
+  const double bounded = z > largest ? largest : z;
+  const float lowered = static_cast<float>(bounded - 0x1p-22 * std::fabs(bounded));
+  return z == INFINITY ? INFINITY : (z > -largest ? lowered : -INFINITY);
 }
 
 inline float least_predictor_of(Link link, double t, const Worth& worth) {

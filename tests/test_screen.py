@@ -217,6 +217,28 @@ def test_few_pairs_are_verified(variant: str) -> None:
 
 
 @pytest.mark.parametrize("variant", SCREENED)
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_a_predictor_near_the_end_of_float32(variant: str, sign: float) -> None:
+    """A threshold there, rounded to the nearest float32, lay above the pair that had set it."""
+    rows = np.array([[sign * 3.4028235e38]], dtype=np.float32)
+    prices = {"value": np.ones(1), "cost": np.zeros(1), "link": "identity"}
+    for w in np.random.default_rng(0).uniform(0.03, 0.99, 64):
+        panel = kernel.pack(np.array([[w]], np.float32), np.array([1.5578967]), **prices)
+        found = kernel.match(rows, panel, k=1, ev_min=None, variant=variant)
+        assert_same_match(found, kernel.match(rows, panel, k=1, ev_min=None, variant="portable"))
+
+
+@pytest.mark.parametrize("variant", SCREENED)
+def test_more_columns_than_32_bits_can_add_up(variant: str) -> None:
+    rng = np.random.default_rng(0)
+    # All of one sign and of full size: the sums of bytes would be as large as they can be.
+    x, w = (np.abs(one_of(rng, [all_equal])(rng, (2, 140_000))) for _ in range(2))
+    panel = kernel.pack(w, np.zeros(2), value=np.ones(2), cost=np.zeros(2), link="identity")
+    found = kernel.match(x, panel, k=2, variant=variant)
+    assert_same_match(found, kernel.match(x, panel, k=2, variant="portable"))
+
+
+@pytest.mark.parametrize("variant", SCREENED)
 def test_a_plane_spares_the_rows_it_excludes(variant: str) -> None:
     rng = np.random.default_rng(0)
     x, w = gaussian(rng, (50, 16)), gaussian(rng, (512, 16))

@@ -39,6 +39,9 @@ PLANE_CAPABILITIES_MIN: Final = 128
 #: Values a quarter of an octave apart go to different blocks where there are enough capabilities.
 VALUE_STEPS_PER_OCTAVE: Final = 4
 
+#: Beyond, a sum of products of bytes could leave 32 bits: nothing is quantised, all is verified.
+QUANTISED_COLUMNS_MAX: Final = 2**31 // (127 * 255)
+
 _WEIGHT_MAX: Final = 127
 _WEIGHT_OFFSET: Final = 128
 _PAGE: Final = 4096
@@ -248,6 +251,7 @@ def _quantise(
             step = (largest / _WEIGHT_MAX).astype(np.float32)
         # Where a step would be no normal float32, nothing is quantised: the error is all there is.
         usable = np.isfinite(step) & (step >= np.finfo(np.float32).tiny)
+        usable &= columns <= QUANTISED_COLUMNS_MAX
         step[~usable] = 1.0
         wide = step.astype(np.float64)[:, :, None]
         q = np.where(usable[:, :, None], np.clip(np.rint(w / wide), -127, 127), 0.0)
