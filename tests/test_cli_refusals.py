@@ -333,7 +333,11 @@ def test_an_interrupt_has_its_own_status(monkeypatch: pytest.MonkeyPatch, more: 
     assert "Traceback" not in answered.errors
 
 
-def test_a_reader_that_goes_and_a_disk_that_is_full_leave_no_traceback() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_goes_and_a_disk_that_is_full_leave_no_traceback(
+    unbuffered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     command = [sys.executable, "-m", "visavis.cli", "--version"]
     reading, writing = os.pipe()
     os.close(reading)

@@ -8,6 +8,7 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,8 +34,10 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from the unpacked sdist, so that nothing of this tree can help."""
     folder = tmp_path_factory.mktemp("unpacked")
+    # Python 3.11 has the filter from 3.11.4 on; Debian 12 comes with an older one.
+    safely: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
     with tarfile.open(sdist) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extractall(folder, **safely)
     (tree,) = folder.iterdir()
     out = tmp_path_factory.mktemp("wheel")
     build("--wheel", tree, out)

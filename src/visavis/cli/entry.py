@@ -116,12 +116,22 @@ def _unforeseen(error: Exception, as_json: bool) -> int:
     if isinstance(error, MemoryError):
         _tell(error, "not enough memory", as_json)
         return EXIT_SETUP
+    if isinstance(error, OSError) and not _output_flows():
+        return EXIT_SETUP  # `main` tells it, once
     if isinstance(error, (OSError, ImportError)):
         _tell(error, str(error), as_json)
         return EXIT_SETUP
     said = f"internal error: {type(error).__name__}: {error}"
     _tell("InternalError", f"{said} (a fault of visavis: VISAVIS_TRACEBACK=1 shows where)", as_json)
     return EXIT_FAULT
+
+
+def _output_flows() -> bool:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return False
+    return True
 
 
 def _tell(
