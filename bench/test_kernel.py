@@ -108,14 +108,14 @@ def timed(work, *arguments):
     return time.perf_counter() - started
 
 
-def paired(capsys, name, given, panel, other, other_name, rounds=PAIRED_ROUNDS, pairs_of_other=1.0):
+def paired(capsys, name, given, panel, other, other_name, rounds=PAIRED_ROUNDS):
     """Print the ratio of `other`'s time to the match's, over rounds by turns after a warm-up."""
     match_all(given, panel)
     other()
     ratios, rates = [], []
     for _ in range(rounds):
         spent = timed(match_all, given, panel)
-        ratios.append(timed(other) / pairs_of_other / spent)
+        ratios.append(timed(other) / spent)
         rates.append(len(given.x) * len(given.w) / spent / 1e9)
     low, middle = np.percentile(ratios, [25, 50])
     by = f"{kernel.choose_variant(VARIANT)}, {THREADS} threads"

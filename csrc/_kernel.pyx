@@ -42,7 +42,6 @@ cdef extern from "kernel.h" namespace "visavis" nogil:
         const float* bias_max
         const double* value_max
         const double* value_min
-        const double* cost_max
         const double* cost_min
         const uint8_t* link
         int32_t is_uniform
@@ -212,7 +211,6 @@ cdef class PackedPanel:
         const float[::1] bias_max not None,
         const double[::1] value_max not None,
         const double[::1] value_min not None,
-        const double[::1] cost_max not None,
         const double[::1] cost_min not None,
         const uint8_t[::1] link not None,
         bint is_uniform,
@@ -222,7 +220,7 @@ cdef class PackedPanel:
             raise ValueError("the panel has its screen already")
         self._screen = (
             weights, bias, valid, capability, position, column_scale, weight_scale, weight_norm,
-            weight_error, norm, bias_size, bias_max, value_max, value_min, cost_max, cost_min, link
+            weight_error, norm, bias_size, bias_max, value_max, value_min, cost_min, link
         )
         self.screen.blocks = weights.shape[0]
         self.screen.padded_columns = weights.shape[1] * 4
@@ -240,7 +238,6 @@ cdef class PackedPanel:
         self.screen.bias_max = &bias_max[0]
         self.screen.value_max = &value_max[0]
         self.screen.value_min = &value_min[0]
-        self.screen.cost_max = &cost_max[0]
         self.screen.cost_min = &cost_min[0]
         self.screen.link = &link[0]
         self.screen.is_uniform = is_uniform

@@ -9,14 +9,34 @@
 namespace visavis {
 namespace {
 
-inline bool eligible(const EligibilityView& view, std::int64_t capabilities, std::int64_t row,
-                     std::int64_t j) {
-  if (view.dense != nullptr) return view.dense[row * capabilities + j] != 0;
-  if (view.planes == nullptr) return true;
-  const std::int32_t plane = view.plane_index[j];
+// Whether a plane holds for a row; −1 holds for all.
+inline bool plane_holds(const EligibilityView& view, std::int64_t row, std::int32_t plane) {
   if (plane < 0) return true;
   const std::uint64_t word = view.planes[row * view.plane_words + (plane >> 6)];
   return (word >> (plane & 63) & 1) != 0;
+}
+
+inline bool eligible(const EligibilityView& view, std::int64_t capabilities, std::int64_t row,
+                     std::int64_t j) {
+  if (view.dense != nullptr) return view.dense[row * capabilities + j] != 0;
+  return view.planes == nullptr || plane_holds(view, row, view.plane_index[j]);
+}
+
+// h of one pair, 0 where absent: a binary search, for pairs that come in no order.
+inline float adjustment_of(const HistoryView& view, std::int64_t row, std::int64_t j) {
+  if (view.indptr == nullptr) return 0.0f;
+  const std::int64_t end = view.indptr[row + 1];
+  std::int64_t low = view.indptr[row];
+  std::int64_t high = end;
+  while (low < high) {
+    const std::int64_t middle = low + (high - low) / 2;
+    if (view.capability_index[middle] < j) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return low < end && view.capability_index[low] == j ? view.adjustment[low] : 0.0f;
 }
 
 // A customer's adjustments, read in ascending order of capability.

@@ -40,19 +40,17 @@ class GroupCounts {
   bool any_open() const { return open_products_ > 0 && open_channels_ > 0 && open_families_ > 0; }
 
   void add(std::int64_t j, std::int32_t amount) {
-    if (limits_.product > 0) count(product_[panel_.product[j]], limits_.product, amount, open_products_);
-    if (limits_.channel > 0) count(channel_[panel_.channel[j]], limits_.channel, amount, open_channels_);
-    if (limits_.family > 0) count(family_[panel_.family[j]], limits_.family, amount, open_families_);
+    const auto count = [amount](std::int32_t limit, std::int32_t& held, std::int64_t& open) {
+      open -= held < limit ? 1 : 0;
+      held += amount;
+      open += held < limit ? 1 : 0;
+    };
+    if (limits_.product > 0) count(limits_.product, product_[panel_.product[j]], open_products_);
+    if (limits_.channel > 0) count(limits_.channel, channel_[panel_.channel[j]], open_channels_);
+    if (limits_.family > 0) count(limits_.family, family_[panel_.family[j]], open_families_);
   }
 
  private:
-  static void count(std::int32_t& held, std::int32_t limit, std::int32_t amount,
-                    std::int64_t& open) {
-    const bool was_open = held < limit;
-    held += amount;
-    open += (held < limit ? 1 : 0) - (was_open ? 1 : 0);
-  }
-
   const PanelView& panel_;
   const Limits limits_;
   std::int64_t open_products_;

@@ -38,7 +38,7 @@ struct IndicatorsView {
   std::int64_t columns;
 };
 
-// The catalog once more, quantised and ordered in blocks for screening; made by visavis.kernel.screen.
+// The catalog once more, quantised and ordered in blocks for screening: visavis.kernel.screen.
 // A screen decides which pairs are scored, never what a score is: every bound it needs is proven in
 // docs/kernel.md from the norms here, which are rounded up.
 struct ScreenView {
@@ -58,7 +58,6 @@ struct ScreenView {
   const float* bias_max;           // per block
   const double* value_max;         // per block
   const double* value_min;
-  const double* cost_max;
   const double* cost_min;
   const std::uint8_t* link;  // per block
   std::int32_t is_uniform;   // all capabilities share link, value and cost

@@ -7,8 +7,9 @@
 //                                                          ▼
 //                          thresholds rise ◄─condense─ pools ─settle─► float64 scores ─► TopK
 //
-// A variant's Traits bind its primitives (tile, scan, their sizes, and the State that a unit of the
-// processor needs around them); nothing else depends on the instruction set. The output is that of exhaustive_inl.h, byte for byte.
+// A variant's Traits bind its primitives (tile, scan, dots, their sizes, and the State that a unit of
+// the processor needs around them); nothing else depends on the instruction set. The output is that
+// of exhaustive_inl.h, byte for byte.
 #pragma once
 
 #include <cmath>
@@ -43,7 +44,7 @@ constexpr std::int64_t guess_rows_min = 16;
 constexpr std::int64_t pool_slack = 192;
 
 // How a float32 evaluation of ẑ, of its threshold and of the bound may differ from the real ones,
-// relative to ‖x‖‖w‖ + |b| + |h| + |T|: sixteen times what their roundings add up to.
+// relative to ‖x‖‖w‖ + |b| + |h| + |T|: twice what eight roundings add up to.
 constexpr float float_slack = 0x1p-20f;
 
 // What underflow can take away on top of that, in all products and norms together.
@@ -104,11 +105,12 @@ inline void quantise_row(const IndicatorsView& view, const ScreenView& screen, s
     quantised[d] = static_cast<std::int8_t>(whole);
   }
   for (std::int64_t d = view.columns; d < screen.padded_columns; ++d) quantised[d] = 0;
+  // Enlarged by more than the sums' own rounding, and rounded up: denormals lie far apart.
   const double error_up = std::sqrt(error) * (1.0 + 0x1p-20);
   out.step = step;
   out.inverse_step = 1.0f / step;
-  out.error = static_cast<float>(error_up);
-  out.norm = static_cast<float>((std::sqrt(norm) + error_up) * (1.0 + 0x1p-20));
+  out.error = rounded_up(error_up);
+  out.norm = rounded_up((std::sqrt(norm) + error_up) * (1.0 + 0x1p-20));
   // Unsigned: with very many columns it wraps around, as the sums of the tile do.
   out.offset = static_cast<std::int32_t>(128u * static_cast<std::uint32_t>(sum));
 }
@@ -128,7 +130,6 @@ class Screener {
       : problem_(problem),
         panel_(problem.panel),
         screen_(*problem.panel.screen),
-        limits_(limits),
         out_(out),
         stats_(stats),
         stride_(screen_.padded_columns),
@@ -169,11 +170,8 @@ class Screener {
       plane_[b] = plane_of(b);
       has_closed_ = has_closed_ || plane_[b] == mixed;
     }
-    if (has_closed_) closed_ = static_cast<std::uint64_t*>(std::malloc(closed_size()));
+    if (has_closed_) closed_.allocate(rows_max_ * screen_.blocks);
   }
-  ~Screener() { std::free(closed_); }
-  Screener(const Screener&) = delete;
-  Screener& operator=(const Screener&) = delete;
 
   Status run() {
     if (!ok()) return {Code::out_of_memory, -1, -1};
@@ -204,17 +202,13 @@ class Screener {
     return larger(1, smaller(rows, problem.indicators.rows));
   }
 
-  std::size_t closed_size() const {
-    return static_cast<std::size_t>(rows_max_ * screen_.blocks) * sizeof(std::uint64_t);
-  }
-
   bool ok() {
     return plane_.ok() && rows_.ok() && quantised_.ok() && gathered_.ok() && active_.ok() &&
            threshold_.ok() && least_.ok() && norm_.ok() && error_.ok() && inverse_step_.ok() &&
-           base_.ok() && wide_.ok() && sums_.ok() && place_.ok() && z_.ok() &&
-           margin_.ok() && keys_.ok() && guess_keys_.ok() && predictor_.ok() && value_.ok() && cost_.ok() &&
+           base_.ok() && wide_.ok() && sums_.ok() && place_.ok() && z_.ok() && margin_.ok() &&
+           keys_.ok() && guess_keys_.ok() && predictor_.ok() && value_.ok() && cost_.ok() &&
            worth_.ok() && propensity_.ok() && scratch_.ok() && entries_.ok() && lists_.ok() &&
-           groups_.ok() && (!has_closed_ || closed_ != nullptr);
+           groups_.ok() && (!has_closed_ || closed_.ok());
   }
 
   Pool pool(std::int64_t r) {
@@ -228,11 +222,14 @@ class Screener {
 
   // ---- passes ------------------------------------------------------------------------------
 
+  // Whether the pass at hand is about a row: all rows, then those whose guess was too high.
+  bool is_asked(std::int64_t r) { return rows_[r].again || !is_again_; }
+
   void screen_all() {
     take_history();
     for (std::int64_t block = 0; block < screen_.blocks;) block = screen_run(block);
     for (std::int64_t r = 0; r < row_count_; ++r) {
-      if (!rows_[r].again && is_again_) continue;
+      if (!is_asked(r)) continue;
       if (rows_[r].count > kept_) condense(r);
       settle(r);
     }
@@ -248,8 +245,7 @@ class Screener {
       row.again = row.guess > -INFINITY && !(full && lists_[r][0].expected_value >= row.guess);
       if (!row.again) continue;
       any = true;
-      row.threshold = problem_.ev_min;
-      row.least = uniform_least(problem_.ev_min);
+      set_threshold(row, problem_.ev_min);
       if (full) raise(row, lists_[r][0].expected_value);
       row.guess = -INFINITY;
       lists_[r].clear();
@@ -266,9 +262,9 @@ class Screener {
     for (std::int64_t r = 0; r < row_count_; ++r) {
       if (!lists_[r].full()) continue;
       const double reached = lists_[r][0].expected_value;
-      guess_keys_[full++] =
-          ordered(screen_.is_uniform != 0 ? uniform_least(reached) / rows_[r].norm
-                                          : static_cast<float>(reached));
+      guess_keys_[full++] = ordered(screen_.is_uniform != 0
+                                        ? block_least(0, reached) / rows_[r].norm
+                                        : static_cast<float>(reached));
     }
     guess_ = -INFINITY;
     if (full < guess_rows_min || full < row_count_ - row_count_ / 10) return;
@@ -297,22 +293,15 @@ class Screener {
     return plane;
   }
 
-  bool plane_holds(std::int64_t row, std::int32_t plane) const {
-    if (plane < 0) return true;
-    const EligibilityView& view = problem_.eligibility;
-    return (view.planes[row * view.plane_words + (plane >> 6)] >> (plane & 63) & 1) != 0;
-  }
-
   void begin_rows() {
     for (std::int64_t r = 0; r < row_count_; ++r) {
       Row& row = rows_[r];
       quantise_row(problem_.indicators, screen_, first_ + r, Traits::largest_step,
                    quantised_.get() + r * stride_, wide_.get(), row);
       row.guess = guess_for(row);
-      row.threshold = row.guess > -INFINITY ? row.guess : problem_.ev_min;
+      set_threshold(row, row.guess > -INFINITY ? row.guess : problem_.ev_min);
       row.count = 0;
       row.again = false;
-      row.least = uniform_least(row.threshold);
       lists_[r] = TopK(entries_.get() + r * kept_, kept_);
       if (has_closed_) close_mixed(r);
     }
@@ -343,7 +332,7 @@ class Screener {
   void take_history() {
     if (problem_.history.indptr == nullptr) return;
     for (std::int64_t r = 0; r < row_count_; ++r) {
-      if (is_again_ && !rows_[r].again) continue;
+      if (!is_asked(r)) continue;
       const std::int64_t end = problem_.history.indptr[first_ + r + 1];
       for (std::int64_t entry = problem_.history.indptr[first_ + r]; entry < end; ++entry) {
         take_entry(r, entry);
@@ -404,8 +393,7 @@ class Screener {
     std::int64_t count = 0;
     for (std::int64_t r = 0; r < row_count_; ++r) {
       active_[count] = static_cast<std::int32_t>(r);
-      const bool asked = rows_[r].again || !is_again_;
-      count += asked && (plane < 0 || plane_holds(first_ + r, plane)) ? 1 : 0;
+      count += is_asked(r) && plane_holds(problem_.eligibility, first_ + r, plane) ? 1 : 0;
     }
     const std::int8_t* rows = quantised_.get();
     if (count < row_count_) {
@@ -505,14 +493,13 @@ class Screener {
 
   float least_of(const Row& row, std::int64_t block) const {
     if (screen_.is_uniform != 0) return row.least;
-    return least_predictor_of(
-        static_cast<Link>(screen_.link[block]), row.threshold,
-        {screen_.value_max[block], screen_.value_min[block], screen_.cost_min[block]});
+    return block_least(block, row.threshold);
   }
 
-  float uniform_least(double threshold) const {
-    return least_predictor_of(static_cast<Link>(screen_.link[0]), threshold,
-                              {screen_.value_max[0], screen_.value_min[0], screen_.cost_min[0]});
+  float block_least(std::int64_t block, double threshold) const {
+    return least_predictor_of(
+        static_cast<Link>(screen_.link[block]), threshold,
+        {screen_.value_max[block], screen_.value_min[block], screen_.cost_min[block]});
   }
 
   void scan_row(std::int64_t block, std::int64_t a, const std::int32_t* sums) {
@@ -574,20 +561,21 @@ class Screener {
       find_worth(r);
       for (std::int64_t n = 0; n < row.count; ++n) {
         const double below = worth_[n] - rounding_of(worth_[n], cost_[n]);
-        const float rounded = static_cast<float>(below);
         // Without a lower bound there is none of the worth either.
-        const bool bounded = predictor_[n] > -INFINITY;
-        keys_[n] = ordered(bounded ? rounded - std::fabs(rounded) * 0x1p-22f - 0x1p-120f : NAN);
+        keys_[n] = ordered(predictor_[n] > -INFINITY ? rounded_down(below) : NAN);
       }
       reached = static_cast<double>(reached_by(keys_.get(), row.count, kept_));
     }
     raise(row, reached);
   }
 
-  void raise(Row& row, double reached) {
-    if (!(reached > row.threshold)) return;
-    row.threshold = reached;
-    row.least = uniform_least(reached);
+  void raise(Row& row, double reached) const {
+    if (reached > row.threshold) set_threshold(row, reached);
+  }
+
+  void set_threshold(Row& row, double threshold) const {
+    row.threshold = threshold;
+    if (screen_.is_uniform != 0) row.least = block_least(0, threshold);
   }
 
   // Expected values, propensities and costs of a row's candidates whose z stand in predictor_.
@@ -704,8 +692,7 @@ class Screener {
     Row& row = rows_[r];
     if (row.count < kept_) return;
     for (std::int64_t n = 0; n < row.count; ++n) {
-      const float rounded = static_cast<float>(predictor_[n]);
-      keys_[n] = ordered(rounded - std::fabs(rounded) * 0x1p-22f - 0x1p-120f);
+      keys_[n] = ordered(rounded_down(predictor_[n]));
     }
     raise(row, worth_below(reached_by(keys_.get(), row.count, kept_), screen_.capability[0]));
     const Pool candidates = pool(r);
@@ -723,22 +710,6 @@ class Screener {
     for (std::int64_t d = 0; d < panel_.padded_columns; d += 16) __builtin_prefetch(weights + d);
   }
 
-  static float adjustment_of(const HistoryView& view, std::int64_t row, std::int64_t j) {
-    if (view.indptr == nullptr) return 0.0f;
-    std::int64_t low = view.indptr[row];
-    std::int64_t high = view.indptr[row + 1];
-    const std::int64_t end = high;
-    while (low < high) {
-      const std::int64_t middle = low + (high - low) / 2;
-      if (view.capability_index[middle] < j) {
-        low = middle + 1;
-      } else {
-        high = middle;
-      }
-    }
-    return low < end && view.capability_index[low] == j ? view.adjustment[low] : 0.0f;
-  }
-
   void finish(std::int64_t r) {
     const auto rescreen = [&](const Ranked& last, TopK& list) {
       widen_row(problem_.indicators, first_ + r, panel_.padded_columns, wide_.get());
@@ -750,7 +721,6 @@ class Screener {
   const Problem& problem_;
   const PanelView& panel_;
   const ScreenView& screen_;
-  const Limits limits_;
   const MatchOutput& out_;
   Stats* const stats_;
   const std::int64_t stride_;
@@ -758,7 +728,7 @@ class Screener {
   const std::int64_t pool_size_;
   const std::int64_t rows_max_;
   bool has_closed_;
-  std::uint64_t* closed_ = nullptr;  // per row and block: places that are not to be screened
+  Buffer<std::uint64_t> closed_;  // per row and block: places that are not to be screened
   std::int64_t first_ = 0;
   std::int64_t row_count_ = 0;
   bool is_again_ = false;  // the pass over rows whose guess was too high

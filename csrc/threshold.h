@@ -4,6 +4,7 @@
 // lose an opportunity. The margins are derived in docs/kernel.md, "Thresholds".
 #pragma once
 
+#include <cfloat>
 #include <cmath>
 #include <cstdint>
 
@@ -33,6 +34,17 @@ inline double expm1_below(double p) {
   return sum * p;
 }
 
+// The float32 next above a number that is not negative.
+inline float rounded_up(double value) {
+  return std::nextafter(static_cast<float>(value), INFINITY);
+}
+
+// A float32 below a number; NaN where float32 cannot hold it.
+inline float rounded_down(double value) {
+  const float rounded = static_cast<float>(value);
+  return (rounded - std::fabs(rounded) * 0x1p-22f) - 0x1p-120f;
+}
+
 // What a block's capabilities have in common, as bounds.
 struct Worth {
   double value_max;
@@ -50,7 +62,7 @@ inline float least_predictor(double t, const Worth& worth) {
   double z;
   if (link == Link::identity) {
     z = gain / (gain > 0.0 ? worth.value_max : worth.value_min);
-    z -= 0x1p-40 * std::fabs(z);
+    z = z < INFINITY ? z - 0x1p-40 * std::fabs(z) : z;
     // Nothing to gain: products with a tiny value may vanish, and −0.0 is 0.
     z = gain == 0.0 ? (worth.value_min > 0x1p-600 ? -0x1p-120 : -INFINITY) : z;
   } else {
@@ -59,7 +71,6 @@ inline float least_predictor(double t, const Worth& worth) {
       const double p = g < 0x1p-100 ? 0.5 : (g > 1.0 ? 0.5 : g);
       const double q = 1.0 - p < 0x1p-20 ? 0x1p-20 : 1.0 - p;
       z = log_near(p) - log_near(q);
-      z = g > 1.0 ? INFINITY : z;
     } else {
       const double small = g < 0x1p-100 ? 1.0 : (g < 8.0 ? g : 8.0);
       const double grown = expm1_below(small);
@@ -67,9 +78,12 @@ inline float least_predictor(double t, const Worth& worth) {
       const double far = g + log_near(grown / (1.0 + grown));
       z = g < 1.5 ? near_zero : far;
     }
+    z = (z - 0x1p-24) - 0x1p-24 * std::fabs(z);
+    // Out of reach: more than a sigmoid ever gives, or anything at all where the value is 0.
+    const double most = link == Link::logistic ? 1.0 : DBL_MAX;
+    z = g > most ? INFINITY : z;
     // Not above 2^-100, or NaN.
     z = g >= 0x1p-100 ? z : -INFINITY;
-    z = (z - 0x1p-24) - 0x1p-24 * std::fabs(z);
   }
   // So small that the margins themselves would vanish.
   const double size = std::fabs(t) + std::fabs(worth.cost_min);

@@ -3,13 +3,13 @@
 
 #include "cpu.h"
 #include "kernel.h"
-#include "scan_avx512.h"
+#include "primitives_avx512.h"
 #include "screen_inl.h"
 
 namespace visavis {
 namespace {
 
-struct Avx512 {
+struct Avx512 : Avx512Primitives {
   struct State {};
 
   // Six rows by four vectors are 24 accumulators; with four vectors of weights and a broadcast row
@@ -58,16 +58,6 @@ struct Avx512 {
 #pragma GCC unroll 8
       for (int v = 0; v < 4; ++v) _mm512_store_si512(sums + t * places + 16 * v, sum[t][v]);
     }
-  }
-
-  static std::uint64_t scan(const std::int32_t* sums, std::int32_t offset, const float* scale,
-                            const float* bias, float base, float slope) {
-    return scan_avx512(sums, offset, scale, bias, base, slope);
-  }
-
-  static void dots(const double* x, const float* const w[4], std::int64_t padded_columns,
-                   double sum[4]) {
-    dots_avx512(x, w, padded_columns, sum);
   }
 };
 

@@ -17,16 +17,19 @@ namespace {
 template <typename T>
 class Buffer {
  public:
-  explicit Buffer(std::int64_t size) {
+  Buffer() = default;
+  explicit Buffer(std::int64_t size) { allocate(size); }
+  ~Buffer() { std::free(values_); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  // Once, and only where no size was given before.
+  void allocate(std::int64_t size) {
     constexpr std::size_t line = 64;
     if (size < 0 || static_cast<std::uint64_t>(size) > (SIZE_MAX - line) / sizeof(T)) return;
     const std::size_t bytes = static_cast<std::size_t>(size) * sizeof(T);
     values_ = static_cast<T*>(std::aligned_alloc(line, (bytes / line + 1) * line));
   }
-  ~Buffer() { std::free(values_); }
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-
   bool ok() const { return values_ != nullptr; }
   T* get() { return values_; }
   T& operator[](std::int64_t position) { return values_[position]; }

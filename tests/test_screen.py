@@ -21,7 +21,9 @@ from visavis import kernel
 from visavis.kernel.screen import BLOCK_CAPABILITIES, build_screen
 
 SCREENED: Final = [
-    name for name, runs in kernel.variants().items() if runs and kernel.is_screened(name)
+    name
+    for name, variant in kernel.built_variants().items()
+    if variant.lacks is None and variant.is_screened
 ]
 
 #: `make test-long` asks for more.
@@ -232,10 +234,37 @@ def test_a_predictor_near_the_end_of_float32(variant: str, sign: float) -> None:
 def test_more_columns_than_32_bits_can_add_up(variant: str) -> None:
     rng = np.random.default_rng(0)
     # All of one sign and of full size: the sums of bytes would be as large as they can be.
-    x, w = (np.abs(one_of(rng, [all_equal])(rng, (2, 140_000))) for _ in range(2))
+    x, w = (np.abs(all_equal(rng, (2, 140_000))) for _ in range(2))
     panel = kernel.pack(w, np.zeros(2), value=np.ones(2), cost=np.zeros(2), link="identity")
     found = kernel.match(x, panel, k=2, variant=variant)
     assert_same_match(found, kernel.match(x, panel, k=2, variant="portable"))
+
+
+@pytest.mark.parametrize("variant", SCREENED)
+@pytest.mark.parametrize("link", ["logistic", "identity"])
+def test_a_block_that_is_out_of_reach_is_skipped(variant: str, link: str) -> None:
+    """At most its value under a logistic link, nothing at all where the value is 0."""
+    rng = np.random.default_rng(0)
+    x, w = gaussian(rng, (10, 8)), gaussian(rng, (128, 8))
+    value = np.repeat([10.0, 0.01 if link == "logistic" else 0.0], 64)
+    panel = kernel.pack(w, np.zeros(128), value=value, cost=np.zeros(128), link=link)
+    found = kernel.match(x, panel, k=64, ev_min=0.5, variant=variant)
+    assert found.stats["skipped_by_bound"] == 10 * 64
+    assert_same_match(found, kernel.match(x, panel, k=64, ev_min=0.5, variant="portable"))
+
+
+@pytest.mark.parametrize("variant", SCREENED)
+def test_indicators_of_no_size_beside_enormous_weights(variant: str) -> None:
+    """Told the wrong sizes, a screen has denormal norms, whose float32 lie far apart."""
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        x = (rng.standard_normal((4, 3)) * 1e-43).astype(np.float32)
+        w = (rng.uniform(-3, 3, (70, 3)) * 1e38).astype(np.float32)
+        prices = {"value": np.ones(70), "cost": np.zeros(70), "link": "identity"}
+        panel = kernel.pack(w, np.zeros(70), **prices, indicator_scale=np.full(3, 3e38))
+        found = kernel.match(x, panel, k=2, ev_min=None, variant=variant)
+        wanted = kernel.match(x, panel, k=2, ev_min=None, variant="portable")
+        assert_same_match(found, wanted)
 
 
 @pytest.mark.parametrize("variant", SCREENED)

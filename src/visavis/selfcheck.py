@@ -32,7 +32,7 @@ FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "scores": ("linear_predictor", "expected_value", "propensity"),
 }
 
-#: What every variant must answer; they change when docs/score.md does, and then only.
+#: What every variant must answer; they change when docs/score.md or the problem does, then only.
 KNOWN_DIGESTS: Final[Mapping[str, str]] = {
     "match": "9024ea8c0b82ba805d1b04c52d9ae1f11c36dcf1078325bf461d44a895ef1c6e",
     "audience": "cf0eafefe6b2acaa36cd642171e771a2f4359284ab54f7dfd41be0e7455c2a00",

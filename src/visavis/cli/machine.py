@@ -7,7 +7,7 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -16,6 +16,9 @@ from visavis.cli.options import AsJson, Threads, VariantName, named
 from visavis.cli.output import print_json, print_pairs, stages
 from visavis.errors import SetupError
 from visavis.terminal import new_console
+
+if TYPE_CHECKING:
+    from visavis import kernel
 
 __all__ = ["demo", "doctor"]
 
@@ -56,12 +59,7 @@ def doctor(as_json: AsJson = False) -> None:
         "machine": platform.machine(),
         "processors": len(os.sched_getaffinity(0)),
         "processor_features": kernel.processor_features(),
-        "variants": {
-            name: f"lacks {kernel.missing_feature(name)}"
-            if not runs
-            else ("screens, then verifies" if kernel.is_screened(name) else "verifies every pair")
-            for name, runs in kernel.variants().items()
-        },
+        "variants": {name: _said_of(each) for name, each in kernel.built_variants().items()},
         "chosen_variant": kernel.choose_variant(),
         "self_check": {
             name: "as known" if same else "OTHER BITS" for name, same in checked.items()
@@ -77,6 +75,12 @@ def doctor(as_json: AsJson = False) -> None:
         error = SetupError("a kernel variant computes other bits than docs/score.md says")
         print(f"visavis: {error}", file=sys.stderr)
         raise typer.Exit(3)
+
+
+def _said_of(variant: kernel.Variant) -> str:
+    if variant.lacks is not None:
+        return f"lacks {variant.lacks}"
+    return "screens, then verifies" if variant.is_screened else "verifies every pair"
 
 
 def _version_or_none(package: str) -> str | None:

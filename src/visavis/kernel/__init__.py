@@ -40,9 +40,9 @@ from visavis.kernel.types import (
     ScoresResult,
 )
 from visavis.kernel.variant import (
+    Variant,
+    built_variants,
     choose_variant,
-    is_screened,
-    missing_feature,
     processor_features,
     variants,
 )
@@ -61,13 +61,13 @@ __all__ = [
     "MatchResult",
     "Panel",
     "ScoresResult",
+    "Variant",
     "audience",
+    "built_variants",
     "choose_variant",
     "exp",
-    "is_screened",
     "log1p",
     "match",
-    "missing_feature",
     "pack",
     "processor_features",
     "scores",

@@ -37,7 +37,7 @@ from visavis.kernel.types import (
     Panel,
     ScoresResult,
 )
-from visavis.kernel.variant import choose_variant, is_screened, variant_index
+from visavis.kernel.variant import chosen_variant
 
 __all__ = ["audience", "exp", "log1p", "match", "pack", "scores"]
 
@@ -227,10 +227,9 @@ def match(
     InputError
         Naming the argument and the row.
     """
-    chosen = choose_variant(variant)
-    index = variant_index(chosen)
+    chosen = chosen_variant(variant)
     require(panel, Panel, "panel", "made by pack")
-    if is_screened(chosen):
+    if chosen.is_screened:
         panel.prepare()
     x, bound = _bind(indicators, panel, eligible, history, ev_min, block)
     size = as_positive(k, "k")
@@ -251,7 +250,7 @@ def match(
     )
     if len(x):
         status, stats = _kernel.match(
-            index,
+            chosen.index,
             bound,
             (product, channel, family),
             result.capability_index,
@@ -291,7 +290,7 @@ def audience(
     -------
     AudienceResult
     """
-    index = variant_index(variant)
+    index = chosen_variant(variant).index
     x, bound = _bind(indicators, panel, eligible, history, ev_min, block)
     size = min(as_positive(k, "k"), max(1, len(x)))
     asked = as_array(capability_index, np.int32, "capability_index", ndim=1)
@@ -342,7 +341,7 @@ def scores(
     LimitError
         If customers × capabilities exceed 2^26: ask for fewer rows at a time.
     """
-    index = variant_index(variant)
+    index = chosen_variant(variant).index
     x, bound = _bind(indicators, panel, None, history, None, block)
     shape = (len(x), panel.capability_count)
     if shape[0] * shape[1] > DENSE_PAIRS_MAX:

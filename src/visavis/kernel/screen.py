@@ -82,7 +82,7 @@ class Screen(NamedTuple):
     bias_size : ndarray of shape (blocks,), float32
         The largest |b|.
     bias_max : ndarray of shape (blocks,), float32
-    value_max, value_min, cost_max, cost_min : ndarray of shape (blocks,), float64
+    value_max, value_min, cost_min : ndarray of shape (blocks,), float64
     link : ndarray of shape (blocks,), uint8
     is_uniform : bool
         All capabilities share link, value and cost.
@@ -102,7 +102,6 @@ class Screen(NamedTuple):
     bias_max: Float32
     value_max: Float64
     value_min: Float64
-    cost_max: Float64
     cost_min: Float64
     link: npt.NDArray[np.uint8]
     is_uniform: bool
@@ -157,7 +156,6 @@ def build_screen(
         bias_max=np.where(held, bias[capability], -np.inf).max(axis=1).astype(np.float32),
         value_max=np.where(held, value[capability], -np.inf).max(axis=1),
         value_min=np.where(held, value[capability], np.inf).min(axis=1),
-        cost_max=np.where(held, cost[capability], -np.inf).max(axis=1),
         cost_min=np.where(held, cost[capability], np.inf).min(axis=1),
         link=link[capability[np.arange(blocks), held.argmax(axis=1)]],
         is_uniform=bool(

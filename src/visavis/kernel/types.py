@@ -91,18 +91,19 @@ class Panel:
     def prepare(self) -> None:
         """Build the screen, unless it is there: what the first screened call would do."""
         with self._lock:
-            if not self.packed.has_screen:
-                padded, bias, value, cost, link = map(np.asarray, self.packed.arrays)
-                screen = build_screen(
-                    padded[:, : self.indicator_count],
-                    bias,
-                    value,
-                    cost,
-                    link,
-                    indicator_scale=self.indicator_scale,
-                    plane_index=self.plane_index,
-                )
-                self.packed.set_screen(*screen)
+            if self.packed.has_screen:
+                return
+            padded, bias, value, cost, link = map(np.asarray, self.packed.arrays)
+            screen = build_screen(
+                padded[:, : self.indicator_count],
+                bias,
+                value,
+                cost,
+                link,
+                indicator_scale=self.indicator_scale,
+                plane_index=self.plane_index,
+            )
+            self.packed.set_screen(*screen)
 
     @property
     def capability_count(self) -> int:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Final
 
 from visavis import _kernel
 from visavis.errors import InputError, VariantError
 
 __all__ = [
+    "Variant",
+    "built_variants",
     "choose_variant",
-    "is_screened",
-    "missing_feature",
+    "chosen_variant",
     "processor_features",
-    "variant_index",
     "variants",
 ]
 
@@ -21,9 +22,38 @@ __all__ = [
 VARIANT_ENVIRONMENT: Final = "VISAVIS_VARIANT"
 
 
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One compiled form of the kernel in this build.
+
+    Attributes
+    ----------
+    index : int
+        Its place in the build's table, best last.
+    name : str
+    lacks : str or None
+        The first thing that it asks for and this machine lacks; None = it can run.
+    is_screened : bool
+        It screens pairs before it scores them, and so needs `Panel.prepare`.
+    """
+
+    index: int
+    name: str
+    lacks: str | None
+    is_screened: bool
+
+
+def built_variants() -> dict[str, Variant]:
+    """Every variant in this build by name, best last."""
+    return {
+        name: Variant(index, name, lacks, is_screened)
+        for index, (name, lacks, is_screened) in enumerate(_kernel.variants())
+    }
+
+
 def variants() -> dict[str, bool]:
     """Every variant in this build, slowest first, and whether this processor can run it."""
-    return {name: lacks is None for name, lacks, _ in _kernel.variants()}
+    return {each.name: each.lacks is None for each in built_variants().values()}
 
 
 def processor_features() -> str:
@@ -31,17 +61,12 @@ def processor_features() -> str:
     return _kernel.processor_features()
 
 
-def missing_feature(variant: str) -> str | None:
-    """The first thing that a variant asks for and this machine lacks; None = it can run."""
-    return {name: lacks for name, lacks, _ in _kernel.variants()}[variant]
-
-
-def is_screened(variant: str) -> bool:
-    """Whether a variant screens pairs before it scores them, and so needs `Panel.prepare`."""
-    return {name: screened for name, _, screened in _kernel.variants()}[variant]
-
-
 def choose_variant(variant: str | None = None) -> str:
+    """The name of the variant that a call would use; see `chosen_variant`."""
+    return chosen_variant(variant).name
+
+
+def chosen_variant(variant: str | None = None) -> Variant:
     """The variant that a call would use.
 
     Parameters
@@ -57,22 +82,15 @@ def choose_variant(variant: str | None = None) -> str:
     VariantError
         If this processor cannot run it: forcing a variant never falls back to another.
     """
-    known = variants()
+    known = built_variants()
     name: object = variant if variant is not None else os.environ.get(VARIANT_ENVIRONMENT) or None
     if name is None:
-        return [candidate for candidate, supported in known.items() if supported][-1]
+        return [candidate for candidate in known.values() if candidate.lacks is None][-1]
     if not isinstance(name, str) or name not in known:
         source = "variant" if variant is not None else VARIANT_ENVIRONMENT
         raise InputError(
             f"unknown variant {name!r}; this build has {', '.join(known)}", field=source
         )
-    if not known[name]:
-        raise VariantError(
-            f"variant {name!r} cannot run on this machine: it lacks {missing_feature(name)}"
-        )
-    return name
-
-
-def variant_index(variant: str | None) -> int:
-    """The position of the chosen variant in the build's table; errors as of `choose_variant`."""
-    return list(variants()).index(choose_variant(variant))
+    if (lacks := known[name].lacks) is not None:
+        raise VariantError(f"variant {name!r} cannot run on this machine: it lacks {lacks}")
+    return known[name]
