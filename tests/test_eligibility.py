@@ -107,6 +107,17 @@ def contact(age: int, **about: str) -> dict[str, Any]:
     return {"kind": "contacted", "date": ago(age), **about}
 
 
+@settings(max_examples=40)
+@given(worlds())
+def test_capabilities_of_one_group_share_a_plane(world: World) -> None:
+    gates, base = gates_of(world), world.base
+    planes = gates.planes(base.attributes, base.facts, world.as_of).plane_index
+    groups = gates.groups(world.as_of)
+    assert len(groups) == len(planes)
+    for group in set(groups.tolist()):
+        assert len(set(planes[groups == group].tolist())) == 1
+
+
 def test_without_any_gate_there_is_no_plane() -> None:
     world = small({}, {}, consent_not_needed=("email",))
     gates = gates_of(world)

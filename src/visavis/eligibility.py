@@ -12,7 +12,7 @@ serves the batch, the gateway and `explain`. Unknown means not eligible.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Final
@@ -111,6 +111,12 @@ class Gates:
         gates._check_policy_names()
         return gates
 
+    def groups(self, as_of: date) -> npt.NDArray[np.int32]:
+        """Codes, (n_capabilities,): capabilities of one code share a plane, whatever the base."""
+        numbers: dict[_Key, int] = {}
+        groups = [numbers.setdefault(key, len(numbers)) for key in self._keys(as_of)]
+        return np.array(groups, dtype=np.int32)
+
     def planes(self, attributes: pa.Table, facts: pa.Table, as_of: date) -> Eligibility:
         """Fold every gate but the objection into bit planes.
 
@@ -148,15 +154,18 @@ class Gates:
         self, as_of: date, shut: Mapping[str, Bools]
     ) -> tuple[dict[_Key, int], npt.NDArray[np.int32]]:
         """A plane per combination that is not open to all; the plane of each capability."""
-        closed = self._closed_capabilities(as_of)
         plane_of: dict[_Key, int] = {}
         plane_index = np.full(self.catalog.capability_count, _ALWAYS, dtype=np.int32)
-        for j, key in enumerate(zip(self.catalog.rules, self.catalog.channels, strict=True)):
-            if closed[j]:
-                plane_index[j] = plane_of.setdefault(_NOBODY, len(plane_of))
-            elif key[0] is not None or key[1] in shut:
+        for j, key in enumerate(self._keys(as_of)):
+            if key == _NOBODY or key[0] is not None or key[1] in shut:
                 plane_index[j] = plane_of.setdefault(key, len(plane_of))
         return plane_of, plane_index
+
+    def _keys(self, as_of: date) -> Iterator[_Key]:
+        """What decides about each capability: rule and channel, or that it is closed to all."""
+        keys = zip(self.catalog.rules, self.catalog.channels, strict=True)
+        for key, closed in zip(keys, self._closed_capabilities(as_of), strict=True):
+            yield _NOBODY if closed else key
 
     def outcomes(
         self, j: int, attributes: pa.Table, facts: pa.Table, as_of: date, customer_id: str

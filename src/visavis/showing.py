@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -32,9 +31,6 @@ SHOWN_FILES: Final = (
     *("report.html", "report.json", "opportunities.parquet", "run.json", "model.md"),
     *("catalog.parquet", "base"),
 )
-
-#: Stands for the number of contacts in what arms are called.
-_K: Final = re.compile(r"\bk\b")
 
 #: What the demo's figures are of, by their names in run.json.
 HELD_OUT_WORDS: Final = {
@@ -218,20 +214,21 @@ def _show_captured(summary: Mapping[str, Any], console: Console) -> None:
 
 def _show_arms(evaluation: Mapping[str, Any], console: Console) -> None:
     """One-to-one beside campaigns with equal contacts, arm by arm of B's contact policy."""
+    from visavis.report.arms import with_k
+
     arms = evaluation["arms"]
     own = next(arm for arm in arms if arm["name"] == "B")
     policy = own["contact_policy"]
-    size = str(evaluation["setting"]["contacts_per_customer"])
     table = new_table(
         *("", "contacts", "hit rate", "of all spend"),
-        title=f"the same rules and as many contacts, {_K.sub(size, policy)} (95 % intervals)",
+        title=f"the same rules and as many contacts, {with_k(evaluation, policy)} (95 % intervals)",
     )
     alike = [arm for arm in arms if arm["contact_policy"] == policy and arm["name"] != "B"]
     for arm in (own, *alike):
         rate, share = arm["hit_rate"], arm["spend_share"]
         add_row(
             table,
-            f"{arm['name']}: {_K.sub(size, arm['label'])}",
+            f"{arm['name']}: {with_k(evaluation, arm['label'])}",
             f"{arm['contact_count']:,}",
             f"{rate['value']:.3f} ({rate['low']:.3f}–{rate['high']:.3f})",
             f"{share['value']:.1%} ({share['low']:.1%}–{share['high']:.1%})",

@@ -65,7 +65,7 @@ def match(
                 base, catalog, policy, as_of=as_of, threads=threads, variant=variant
             )
         with stage("Preparation"):
-            _ = engine.panel, engine.eligibility, engine.history
+            engine.prepare()
         with stage("Match") as tick:
             matches = engine.match(progress=tick)
         with stage("Reasons"):

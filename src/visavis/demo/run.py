@@ -15,15 +15,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 import visavis
 from visavis import kernel
 from visavis.base import Base
-from visavis.campaign import CampaignRun, run_campaigns
 from visavis.catalog import Catalog
 from visavis.demo.comparison import Comparison, compare
 from visavis.demo.dataset import (
@@ -96,7 +93,6 @@ class DemoRun:
     matches : Matches
     table : pyarrow.Table
         The opportunities with their reasons.
-    campaigns : CampaignRun
     learned : Learned
     comparison : Comparison
     summary : dict
@@ -106,7 +102,6 @@ class DemoRun:
     folder: Path
     matches: Matches
     table: pa.Table
-    campaigns: CampaignRun
     learned: Learned
     comparison: Comparison
     summary: dict[str, Any]
@@ -188,10 +183,9 @@ def run(
             variant=variant,
         )
         with steps.timed("preparation", "History, rules and consent"):
-            _prepare(engine)
-        with steps.timed("first_match", "Match, and the campaign loop beside it"):
-            order = _most_bought_first(purchases.products(as_of), engine.catalog)
-            matches, campaigns = engine.match(), run_campaigns(engine, order=order)
+            engine.prepare()
+        with steps.timed("first_match", "Match"):
+            matches = engine.match()
         with steps.timed("reasons", "Reasons"):
             table = matches.to_table(distinctive=True)
             pq.write_table(
@@ -208,9 +202,7 @@ def run(
         timed = comparison.timing["seconds"]
         steps.seconds.update(match=timed[MATCH], campaigns=timed[NUMPY_LOOP])
         with steps.timed("report", "Report"):
-            summary = _summary(
-                steps, matches, table, campaigns, learned, held_out, comparison.timing
-            )
+            summary = _summary(steps, matches, table, learned, held_out, comparison.timing)
             write_report(folder, _report(engine, matches, table, comparison, summary))
         summary["files"] = {
             str(path.relative_to(folder)): file_digest(path)
@@ -218,7 +210,7 @@ def run(
             if path.is_file()
         }
         write_json(folder / "run.json", summary)
-    return DemoRun(out, matches, table, campaigns, learned, comparison, summary)
+    return DemoRun(out, matches, table, learned, comparison, summary)
 
 
 def _report(
@@ -346,24 +338,10 @@ def _write_inputs(folder: Path, base: Base, learned: Learned, tables: dict[str, 
     write_bytes(folder / "model.md", model_card(learned, notice=NOTICE).encode())
 
 
-def _prepare(engine: Engine) -> None:
-    """Compute what match and campaigns share, so that neither is charged for it."""
-    for prepared in (engine.panel, engine.eligibility, engine.history):
-        assert prepared is not None  # noqa: S101 (reading the property is what computes it)
-
-
-def _most_bought_first(products: pa.Table, catalog: Catalog) -> npt.NDArray[np.int64]:
-    """The order in which a marketer would run the campaigns."""
-    share_of = dict(zip(products["product"].to_pylist(), products["share"].to_numpy(), strict=True))
-    popularity = np.array([share_of[product] for product in catalog.products])
-    return np.argsort(-popularity, kind="stable")
-
-
 def _summary(
     steps: _Steps,
     matches: Matches,
     table: pa.Table,
-    campaigns: CampaignRun,
     learned: Learned,
     held_out: dict[str, Any],
     timing: dict[str, Any],
@@ -389,7 +367,7 @@ def _summary(
         "stats": matches.stats,
         "seconds": {name: round(spent, 4) for name, spent in seconds.items()},
         "pairs_scored_per_second": scored / seconds["match"],
-        "campaign_pairs_per_second": campaigns.pair_count / seconds["campaigns"],
+        "campaign_pairs_per_second": timing["pairs"] / seconds["campaigns"],
         "campaigns_over_match": timing["ratio_to_match"][NUMPY_LOOP]["value"],
         "window_days": WINDOW_DAYS,
         "held_out": held_out,

@@ -96,7 +96,7 @@ class Engine:
     def panel(self) -> kernel.Panel:
         """The catalog, packed for the kernel."""
         catalog = self.catalog
-        panel = kernel.pack(
+        return kernel.pack(
             self.weights,
             catalog.bias,
             value=catalog.value,
@@ -106,11 +106,15 @@ class Engine:
             channel=catalog.codes("channel")[0],
             family=catalog.codes("family")[0],
             indicator_scale=self.base.indicator_scale,
-            plane_index=self.eligibility.plane_index,
+            plane_index=self.gates.groups(self.as_of),
         )
-        if kernel.is_screened(self.variant):
-            panel.prepare()
-        return panel
+
+    def prepare(self) -> None:
+        """Compute what matches share; a match would, but one that is timed should not."""
+        if kernel.built_variants()[self.variant].is_screened:
+            self.panel.prepare()
+        for prepared in (self.panel, self.eligibility, self.history):
+            assert prepared is not None  # noqa: S101 (reading the property is what computes it)
 
     @cached_property
     def mean_weights(self) -> npt.NDArray[np.float64]:

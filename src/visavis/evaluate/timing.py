@@ -156,7 +156,7 @@ class _Work:
         rows, m = engine.customer_index, engine.catalog.capability_count
         if not len(rows):
             raise InputError("leaves nobody who may be contacted", field="engine")
-        engine.panel  # noqa: B018 (reading the property is what packs it)
+        engine.prepare()
         own = history_of(engine.history, rows)
         held = slice(own.indptr[0], own.indptr[-1])
         position = np.repeat(np.arange(len(rows)), np.diff(own.indptr))

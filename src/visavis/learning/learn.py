@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -152,7 +152,7 @@ def learn(
         coefficients, levels = _fit_blocks(fitting, store, threads, hold, progress)
     names = _column_names(design)
     return Learned(
-        catalog=_learned_catalog(catalog, base, design, now, coefficients, levels),
+        catalog=_learned_catalog(catalog, base, design, priors, coefficients, levels),
         provenance={**provenance, "ridge": _json_number(ridge)},
         validation=validation,
         pooled=list(zip(names, pooled.coefficients.tolist(), strict=True)),
@@ -205,11 +205,11 @@ def _validated(design: Design, indexes: Sequence[WindowIndex]) -> dict[str, Any]
     labels, weights = [], []
     for product in products.tolist():
         sample = sample_product(design, last, product, number)
-        prior_days = design.prior_days(last, product)
         x = pooled.standardise(sample.x)
-        offset = pooled.offset(x, prior_days)
+        offset = pooled.offset(x, sample.prior_days)
+        rows = _rows(design, earlier, product, pooled)
         for ridge in design.spec.ridges:
-            deviation = _deviation(design, earlier, product, pooled, ridge)
+            deviation = _deviation(rows, ridge)
             z = offset + deviation[0] + x @ deviation[1:]
             losses[ridge] += log_loss(z, sample.bought, sample.weight)
             tried[ridge].append(z)
@@ -230,32 +230,38 @@ def _validated(design: Design, indexes: Sequence[WindowIndex]) -> dict[str, Any]
     }
 
 
-def _deviation(
-    design: Design,
-    indexes: Sequence[WindowIndex],
-    product: int,
-    pooled: PooledModel,
-    ridge: float,
-) -> Float64:
-    """A product's own deviation from the pooled model: its level first, then its columns.
+class _Rows(NamedTuple):
+    """The sampled rows of one product in all windows, beside what the pooled model says of them."""
 
-    An infinite ridge leaves the columns to the pooled model; the level is always the product's.
-    """
+    x: Float64
+    bought: Float64
+    offset: Float64
+
+
+def _rows(
+    design: Design, indexes: Sequence[WindowIndex], product: int, pooled: PooledModel
+) -> _Rows:
     blocks, labels, offsets = [], [], []
     for number, index in enumerate(indexes):
         sample = sample_product(design, index, product, number)
         x = pooled.standardise(sample.x)
         blocks.append(np.column_stack([np.ones(len(x)), x]))
         labels.append(sample.bought)
-        prior_days = design.prior_days(index, product)
-        offsets.append(pooled.offset(x, prior_days) + sample.log_odds_shift)
-    free = 1 if np.isinf(ridge) else 1 + design.column_count
+        offsets.append(pooled.offset(x, sample.prior_days) + sample.log_odds_shift)
+    return _Rows(np.concatenate(blocks), np.concatenate(labels), np.concatenate(offsets))
+
+
+def _deviation(rows: _Rows, ridge: float) -> Float64:
+    """A product's own deviation from the pooled model: its level first, then its columns.
+
+    An infinite ridge leaves the columns to the pooled model; the level is always the product's.
+    """
+    width = rows.x.shape[1]
+    free = 1 if np.isinf(ridge) else width
     pulls = np.full(free, ridge)
     pulls[0] = min(ridge, LEVEL_RIDGE)
-    deviation = np.zeros(1 + design.column_count)
-    deviation[:free] = fit_deviation(
-        np.concatenate(blocks)[:, :free], np.concatenate(labels), np.concatenate(offsets), pulls
-    )
+    deviation = np.zeros(width)
+    deviation[:free] = fit_deviation(rows.x[:, :free], rows.bought, rows.offset, pulls)
     return deviation
 
 
@@ -324,7 +330,8 @@ def _fit_block(held: Callable[[], _Fitting], products: range) -> tuple[Float64, 
     # On another machine the caller's own limit of inner threads does not hold.
     with threadpool_limits(limits=1):
         for position, product in enumerate(products):
-            deviation = _deviation(fitting.design, fitting.indexes, product, pooled, fitting.ridge)
+            rows = _rows(fitting.design, fitting.indexes, product, pooled)
+            deviation = _deviation(rows, fitting.ridge)
             prior_days = fitting.prior_days[product]
             raw = (pooled.slopes(prior_days) + deviation[1:]) / pooled.deviation
             coefficients[position] = raw
@@ -337,7 +344,7 @@ def _learned_catalog(
     catalog: Catalog,
     base: Base,
     design: Design,
-    now: WindowIndex,
+    priors: Float64,
     coefficients: Float64,
     levels: Float64,
 ) -> Catalog:
@@ -349,7 +356,7 @@ def _learned_catalog(
     weights[:, design.indicator_columns] += coefficients[codes, history_count + 1 :]
     terms = []
     for product in range(len(design.products)):
-        plain = design.terms(design.prior_days(now, product))
+        plain = design.terms(priors[product])
         learned = coefficients[product, :history_count]
         terms.append(
             tuple(

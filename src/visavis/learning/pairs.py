@@ -43,12 +43,15 @@ class Sample(NamedTuple):
         bought / weight of what was), within history and without. A model fitted without weights to
         z + shift estimates the population's z, and every row speaks for itself alone: with the
         weights, at a million customers a few hundred rows would speak for all others.
+    prior_days : ndarray of shape (half-lives + 1,), float64
+        Of the product in the window, as of `Design.prior_days`.
     """
 
     x: Float64
     bought: Float64
     weight: Float64
     log_odds_shift: Float64
+    prior_days: Float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +180,8 @@ def sample_product(design: Design, index: WindowIndex, product: int, window_numb
     spec = design.spec
     rng = np.random.default_rng([spec.seed, window_number, product])
     touched, positives = index.customers(product), index.positives(product)
-    history = design.history_features(index, product, design.prior_days(index, product))
+    prior_days = design.prior_days(index, product)
+    history = design.history_features(index, product, prior_days)
     bought = np.isin(touched, positives, assume_unique=True)
 
     rows, weights, stratum_weights = [], [], []
@@ -210,6 +214,7 @@ def sample_product(design: Design, index: WindowIndex, product: int, window_numb
             ]
         ),
         np.repeat(shift, [len(pairs), fresh_count]),
+        prior_days,
     )
 
 

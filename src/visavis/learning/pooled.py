@@ -96,7 +96,7 @@ def fit_pooled(design: Design, indexes: Sequence[WindowIndex]) -> PooledModel:
             break
         for number, index in enumerate(indexes):
             sample = sample_product(design, index, int(product), number)
-            log_prior = np.log(design.prior_days(index, int(product)))
+            log_prior = np.log(sample.prior_days)
             blocks.append(sample.x)
             priors.append(np.broadcast_to(log_prior, (len(sample.x), len(log_prior))))
             labels.append(sample.bought)
