@@ -1,4 +1,4 @@
-"""The kernel beside a bare float32 GEMM and beside its neighbours, by turns, in one run.
+"""The kernel beside a bare float32 GEMM and beside itself with more asked, by turns, in one run.
 
 R is numpy's OpenBLAS float32 GEMM alone for the same customers, capabilities and indicators,
 blocked so that its output stays in cache, without any selection. Ratios are taken pair by pair;

@@ -56,7 +56,7 @@ struct ScreenView {
   const float* norm;               // per capability: ‖w‖
   const float* bias_size;          // per block: largest |b|
   const float* bias_max;           // per block
-  const double* value_max;         // per block
+  const double* value_max;         // per block; 0 is +0.0, for thresholds divide by it
   const double* value_min;
   const double* cost_min;
   const std::uint8_t* link;  // per block

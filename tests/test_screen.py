@@ -106,14 +106,14 @@ BIASES: Final = (
 VALUES: Final = (
     lambda _, m: np.full(m, 10.0),
     lambda rng, m: rng.lognormal(1, 2, m),
-    lambda rng, m: rng.choice([0.0, 1.0, 1e-300, 2.0**100], m),
-    lambda _, m: np.zeros(m),
+    lambda rng, m: rng.choice([0.0, -0.0, 1.0, 1e-300, 2.0**100], m),
+    lambda rng, m: rng.choice([0.0, -0.0], m),
 )
 COSTS: Final = (
     lambda _, m: np.full(m, 0.1),
     lambda _, m: np.zeros(m),
     lambda rng, m: rng.normal(0, 1, m),
-    lambda rng, m: rng.choice([-(2.0**100), 0.0, 1e-310, 2.0**100], m),
+    lambda rng, m: rng.choice([-(2.0**100), 0.0, -0.0, 1e-310, 2.0**100], m),
 )
 
 
@@ -228,6 +228,21 @@ def test_a_predictor_near_the_end_of_float32(variant: str, sign: float) -> None:
         panel = kernel.pack(np.array([[w]], np.float32), np.array([1.5578967]), **prices)
         found = kernel.match(rows, panel, k=1, ev_min=None, variant=variant)
         assert_same_match(found, kernel.match(rows, panel, k=1, ev_min=None, variant="portable"))
+
+
+@pytest.mark.parametrize("variant", SCREENED)
+@pytest.mark.parametrize("link", ["logistic", "count", "identity"])
+@pytest.mark.parametrize("ev_min", [None, -1.0, 0.0, 1.0])
+def test_a_value_of_minus_zero_is_zero(variant: str, link: str, ev_min: float | None) -> None:
+    """A threshold is divided by the value: the sign of its zero must not turn all into nothing."""
+    rng = np.random.default_rng(0)
+    x, w = gaussian(rng, (3, 5)), gaussian(rng, (6, 5))
+    for value in (np.full(6, -0.0), np.array([-0.0, 0.0, 0.0, -0.0, -0.0, 1.0])):
+        for cost in (-0.0, 0.5, -2.0):
+            panel = kernel.pack(w, np.zeros(6), value=value, cost=np.full(6, cost), link=link)
+            asked = {"k": 6, "ev_min": ev_min}
+            found = kernel.match(x, panel, **asked, variant=variant)
+            assert_same_match(found, kernel.match(x, panel, **asked, variant="portable"))
 
 
 @pytest.mark.parametrize("variant", SCREENED)

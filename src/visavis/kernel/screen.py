@@ -83,6 +83,7 @@ class Screen(NamedTuple):
         The largest |b|.
     bias_max : ndarray of shape (blocks,), float32
     value_max, value_min, cost_min : ndarray of shape (blocks,), float64
+        Values of 0 are positive zeros.
     link : ndarray of shape (blocks,), uint8
     is_uniform : bool
         All capabilities share link, value and cost.
@@ -154,8 +155,9 @@ def build_screen(
         norm=_up(strength),
         bias_size=np.where(held, np.abs(bias[capability]), 0.0).max(axis=1).astype(np.float32),
         bias_max=np.where(held, bias[capability], -np.inf).max(axis=1).astype(np.float32),
-        value_max=np.where(held, value[capability], -np.inf).max(axis=1),
-        value_min=np.where(held, value[capability], np.inf).min(axis=1),
+        # −0.0 becomes 0.0: what thresholds divide by must keep its sign.
+        value_max=np.where(held, value[capability], -np.inf).max(axis=1) + 0.0,
+        value_min=np.where(held, value[capability], np.inf).min(axis=1) + 0.0,
         cost_min=np.where(held, cost[capability], np.inf).min(axis=1),
         link=link[capability[np.arange(blocks), held.argmax(axis=1)]],
         is_uniform=bool(
