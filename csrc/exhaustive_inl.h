@@ -23,9 +23,6 @@ namespace {
 constexpr std::int64_t exhaustive_block_rows = 32;
 constexpr std::int64_t exhaustive_block_bytes = 256 * 1024;
 
-inline std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
-inline std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
-
 inline Block exhaustive_block(const Problem& problem) {
   const PanelView& panel = problem.panel;
   const std::int64_t row_bytes = panel.padded_columns * static_cast<std::int64_t>(sizeof(double));
@@ -154,10 +151,27 @@ inline void rescreen_row(const Problem& problem, std::int64_t row, const double*
   }
 }
 
+// Completes one row whose best pairs have been collected in `list`: when a walk falls short, another
+// round collects from beyond the last pair walked. Limits only ever close, so nothing is missed.
+inline void finish_row(const Problem& problem, std::int64_t row, const double* x, double* w,
+                       GroupCounts& groups, TopK& list, const MatchOutput& out, Stats* stats) {
+  list.sort();
+  std::int64_t count = walk(list, groups, out, row, 0);
+  while (is_short(list, groups, problem.panel.capabilities, out, count)) {
+    const Ranked last = list[list.size() - 1];
+    list.clear();
+    rescreen_row(problem, row, x, w, last, groups, list, stats);
+    ++stats->rescreens;
+    list.sort();
+    count = walk(list, groups, out, row, count);
+  }
+  groups.add_all(out, row, count, -1);
+  complete(out, row, count);
+}
+
 // How many pairs to keep per customer before the limits are looked at (DESIGN: K′).
 inline std::int64_t list_capacity(const Problem& problem, const Limits& limits, std::int64_t k) {
-  const bool limited = limits.product > 0 || limits.channel > 0 || limits.family > 0;
-  return smaller(limited ? larger(4 * k, 32) : k, problem.panel.capabilities);
+  return smaller(is_limited(limits) ? larger(4 * k, 32) : k, problem.panel.capabilities);
 }
 
 inline Status exhaustive_match(const Problem& problem, const Limits& limits,
@@ -185,11 +199,8 @@ inline Status exhaustive_match(const Problem& problem, const Limits& limits,
       },
       [&](std::int64_t first, std::int64_t row_count, const double* x) {
         for (std::int64_t r = 0; r < row_count; ++r) {
-          const auto rescreen = [&](const Ranked& last, TopK& list) {
-            rescreen_row(problem, first + r, x + r * panel.padded_columns, scratch.get(), last,
-                         groups, list, stats);
-          };
-          finish_row(lists[r], groups, panel.capabilities, out, first + r, stats, rescreen);
+          finish_row(problem, first + r, x + r * panel.padded_columns, scratch.get(), groups,
+                     lists[r], out, stats);
           lists[r].clear();
         }
       });

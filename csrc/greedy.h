@@ -1,4 +1,4 @@
-// The greedy walk under limits, and the round of screening that it asks for when it falls short.
+// The greedy walk under limits, and whether another round is needed because it fell short.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +9,10 @@
 
 namespace visavis {
 namespace {
+
+inline bool is_limited(const Limits& limits) {
+  return limits.product > 0 || limits.channel > 0 || limits.family > 0;
+}
 
 // How many opportunities one customer holds per product, channel and family.
 class GroupCounts {
@@ -50,6 +54,13 @@ class GroupCounts {
     if (limits_.family > 0) count(limits_.family, family_[panel_.family[j]], open_families_);
   }
 
+  // What a row has been given so far: 1 adds it, −1 takes it back.
+  void add_all(const MatchOutput& out, std::int64_t row, std::int64_t count, std::int32_t amount) {
+    for (std::int64_t rank = 0; rank < count; ++rank) {
+      add(out.capability_index[row * out.k + rank], amount);
+    }
+  }
+
  private:
   const PanelView& panel_;
   const Limits limits_;
@@ -77,29 +88,15 @@ inline std::int64_t walk(const TopK& list, GroupCounts& groups, const MatchOutpu
   return count;
 }
 
-// Completes one customer whose best pairs have been collected in `list`.
-//
-// The walk over the list is its own certificate when it reaches k, or when the list held all there
-// was: it was not full, or as long as the catalog. Otherwise `rescreen(last, list)` collects again,
-// over the capabilities still open, from beyond the last pair walked. Limits only ever close, so
-// nothing is missed.
-template <typename Rescreen>
-inline void finish_row(TopK& list, GroupCounts& groups, std::int64_t capabilities,
-                       const MatchOutput& out, std::int64_t row, Stats* stats,
-                       Rescreen rescreen) {
-  list.sort();
-  std::int64_t count = walk(list, groups, out, row, 0);
-  while (count < out.k && list.full() && list.size() < capabilities && groups.any_open()) {
-    const Ranked last = list[list.size() - 1];
-    list.clear();
-    rescreen(last, list);
-    ++stats->rescreens;
-    list.sort();
-    count = walk(list, groups, out, row, count);
-  }
-  for (std::int64_t position = 0; position < count; ++position) {
-    groups.add(out.capability_index[row * out.k + position], -1);
-  }
+// Whether a walk has left fewer than k though the list may not have held all there was. The walk is
+// its own certificate when it reaches k, or when the list was not full, or as long as the catalog.
+inline bool is_short(const TopK& list, const GroupCounts& groups, std::int64_t capabilities,
+                     const MatchOutput& out, std::int64_t count) {
+  return count < out.k && list.full() && list.size() < capabilities && groups.any_open();
+}
+
+// Writes how many opportunities a row has, and what stands beyond them.
+inline void complete(const MatchOutput& out, std::int64_t row, std::int64_t count) {
   out.opportunity_count[row] = static_cast<std::int32_t>(count);
   for (std::int64_t position = count; position < out.k; ++position) {
     const std::int64_t cell = row * out.k + position;

@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "primitives_avx512.h"
-#include "screen_inl.h"
+#include "screen_match.h"
 
 namespace visavis {
 namespace {

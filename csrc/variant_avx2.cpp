@@ -3,7 +3,7 @@
 
 #include "cpu.h"
 #include "kernel.h"
-#include "screen_inl.h"
+#include "screen_match.h"
 
 namespace visavis {
 namespace {

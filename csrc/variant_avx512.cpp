@@ -4,7 +4,7 @@
 #include "cpu.h"
 #include "kernel.h"
 #include "primitives_avx512.h"
-#include "screen_inl.h"
+#include "screen_match.h"
 
 namespace visavis {
 namespace {

@@ -1,4 +1,4 @@
-// What every driver needs around its loops: aligned memory and a known floating-point state.
+// What every driver needs around its loops: sizes, aligned memory, a known floating-point state.
 #pragma once
 
 #include <cstddef>
@@ -11,6 +11,9 @@
 
 namespace visavis {
 namespace {
+
+inline std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+inline std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
 
 // Uninitialised, cache-line aligned memory that frees itself; `ok()` is false when there was none.
 // Only for trivially copyable types: each element is assigned before it is read.

@@ -1,0 +1,563 @@
+// Screen, then verify: the best capabilities of every row (docs/kernel.md).
+//
+//   places that the bound cannot exclude (screen_rows.h) ──┐ one pool per row
+//   history pairs ─float32 dot with a bound────────────────┤
+//                                                          ▼
+//                          thresholds rise ◄─condense─ pools ─settle─► float64 scores ─► TopK
+//
+// The output is that of exhaustive_inl.h, byte for byte.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "eligible.h"
+#include "exhaustive_inl.h"
+#include "greedy.h"
+#include "kernel.h"
+#include "score.h"
+#include "screen_rows.h"
+#include "threshold.h"
+#include "top_k.h"
+#include "workspace.h"
+
+namespace visavis {
+namespace {
+
+// Rows of the first pass of a call, which have no guess, and how many must have found K′ pairs for
+// their thresholds to be one.
+constexpr std::int64_t first_rows = 48;
+constexpr std::int64_t guess_rows_min = 16;
+
+// Candidates that a row's pool takes beyond the K′ it must be able to keep, before it is condensed.
+constexpr std::int64_t pool_slack = 192;
+
+// Pairs of one row that the bound has not excluded, each with z within `margin` of `z`.
+struct Pool {
+  std::int32_t* place;
+  float* z;
+  float* margin;
+};
+
+// How far the search for one row's opportunities is.
+struct Search {
+  double threshold;    // in expected value: K′ pairs are known, or guessed, to reach it
+  double guess;        // the guessed one; −∞ where there is none
+  float least;         // the threshold in z, for uniform catalogs
+  std::int64_t count;  // of candidates
+  bool asked;          // the pass at hand is about it
+  bool finished;       // its opportunities are complete
+  std::int64_t taken;  // of them written
+};
+
+template <class Traits>
+class MatchScreener {
+ public:
+  MatchScreener(const Problem& problem, const Limits& limits, const MatchOutput& out, Stats* stats)
+      : problem_(problem),
+        panel_(problem.panel),
+        screen_(*problem.panel.screen),
+        out_(out),
+        stats_(stats),
+        kept_(list_capacity(problem, limits, out.k)),
+        pool_size_(kept_ + pool_slack + places),
+        rows_(problem, is_limited(limits)),
+        search_(rows_.capacity()),
+        threshold_(rows_.capacity()),
+        least_(rows_.capacity()),
+        wide_(panel_.padded_columns),
+        place_(rows_.capacity() * pool_size_),
+        z_(rows_.capacity() * pool_size_),
+        margin_(rows_.capacity() * pool_size_),
+        keys_(whole_vectors(pool_size_)),
+        guess_keys_(whole_vectors(rows_.capacity())),
+        predictor_(pool_size_),
+        value_(pool_size_),
+        cost_(pool_size_),
+        worth_(pool_size_),
+        propensity_(pool_size_),
+        entries_(rows_.capacity() * kept_),
+        lists_(rows_.capacity()),
+        groups_(panel_, limits) {}
+
+  Status run() {
+    if (!ok()) return {Code::out_of_memory, -1, -1};
+    const std::int64_t rows = problem_.indicators.rows;
+    for (std::int64_t first = 0; first < rows; first += rows_.count()) {
+      // The first rows teach the others what threshold to guess, so they are few.
+      const std::int64_t most =
+          first == 0 ? smaller(rows_.capacity(), first_rows) : rows_.capacity();
+      rows_.take(first, smaller(most, rows - first));
+      begin_rows();
+      screen_all();
+      if (doubt_guesses()) screen_all();
+      learn_guess();
+      while (walk_lists()) screen_all();
+    }
+    return {};
+  }
+
+ private:
+  bool ok() {
+    return rows_.ok() && search_.ok() && threshold_.ok() && least_.ok() && wide_.ok() &&
+           place_.ok() && z_.ok() && margin_.ok() && keys_.ok() && guess_keys_.ok() &&
+           predictor_.ok() && value_.ok() && cost_.ok() && worth_.ok() && propensity_.ok() &&
+           entries_.ok() && lists_.ok() && groups_.ok();
+  }
+
+  Pool pool(std::int64_t r) {
+    const std::int64_t begin = r * pool_size_;
+    return {place_.get() + begin, z_.get() + begin, margin_.get() + begin};
+  }
+
+  // ---- passes ------------------------------------------------------------------------------
+
+  void begin_rows() {
+    is_first_pass_ = true;
+    for (std::int64_t r = 0; r < rows_.count(); ++r) {
+      Search& search = search_[r];
+      search.guess = guess_for(r);
+      set_threshold(search, search.guess > -INFINITY ? search.guess : problem_.ev_min);
+      search.count = 0;
+      search.asked = true;
+      search.finished = false;
+      search.taken = 0;
+      lists_[r] = TopK(entries_.get() + r * kept_, kept_);
+      if (rows_.has_closed()) rows_.reset_closed(r);
+      stats_->skipped_by_rule += rows_.count_closed(r);
+    }
+  }
+
+  void screen_all() {
+    take_history();
+    for (std::int64_t block = 0; block < screen_.blocks;) block = screen_run(block);
+    for (std::int64_t r = 0; r < rows_.count(); ++r) {
+      if (!search_[r].asked) continue;
+      if (search_[r].count > kept_) condense(r);
+      settle(r);
+    }
+    is_first_pass_ = false;
+  }
+
+  // A guess is right when the K′-th best pair found reaches it: whatever was dropped lies below.
+  // Rows whose guess was too high are screened once more, from what is proven by then.
+  bool doubt_guesses() {
+    bool any = false;
+    for (std::int64_t r = 0; r < rows_.count(); ++r) {
+      Search& search = search_[r];
+      const bool full = lists_[r].full();
+      search.asked =
+          search.guess > -INFINITY && !(full && lists_[r][0].expected_value >= search.guess);
+      if (!search.asked) continue;
+      any = true;
+      set_threshold(search, problem_.ev_min);
+      if (full) raise(search, lists_[r][0].expected_value);
+      lists_[r].clear();
+      if (rows_.has_closed()) rows_.reset_closed(r);
+    }
+    return any;
+  }
+
+  // What 98 of 100 rows reached: their threshold by the size of the row where catalogs are uniform,
+  // else as it is. Rows are alike as far as customers are; where they are not, guesses are low.
+  void learn_guess() {
+    std::int64_t full = 0;
+    for (std::int64_t r = 0; r < rows_.count(); ++r) {
+      if (!lists_[r].full()) continue;
+      const double reached = lists_[r][0].expected_value;
+      guess_keys_[full++] = ordered(screen_.is_uniform != 0
+                                        ? block_least(0, reached) / rows_[r].norm
+                                        : static_cast<float>(reached));
+    }
+    guess_ = -INFINITY;
+    if (full < guess_rows_min || full < rows_.count() - rows_.count() / 10) return;
+    guess_ = reached_by(guess_keys_.get(), full, full - full / 50);
+  }
+
+  double guess_for(std::int64_t r) {
+    if (!(guess_ > -INFINITY)) return -INFINITY;
+    const double guess = screen_.is_uniform != 0
+                             ? worth_below(guess_ * rows_[r].norm, screen_.capability[0])
+                             : static_cast<double>(guess_);
+    return guess > problem_.ev_min && guess < INFINITY ? guess : -INFINITY;
+  }
+
+  // Walks the new lists. Rows that limits have left short are asked again, over what is still open
+  // to them: limits only ever close, so nothing is missed.
+  bool walk_lists() {
+    bool any = false;
+    for (std::int64_t r = 0; r < rows_.count(); ++r) {
+      Search& search = search_[r];
+      if (search.finished) continue;
+      TopK& list = lists_[r];
+      const std::int64_t row = rows_.first() + r;
+      groups_.add_all(out_, row, search.taken, 1);
+      list.sort();
+      search.taken = walk(list, groups_, out_, row, search.taken);
+      search.asked = is_short(list, groups_, panel_.capabilities, out_, search.taken);
+      search.finished = !search.asked;
+      if (search.asked) narrow(r);
+      groups_.add_all(out_, row, search.taken, -1);
+      if (search.finished) complete(out_, row, search.taken);
+      any = any || search.asked;
+    }
+    return any;
+  }
+
+  // Closes to a row what limits have closed and what it has been offered already; what it was not
+  // offered though it stood in a list, limits have closed.
+  void narrow(std::int64_t r) {
+    ++stats_->rescreens;
+    rows_.use_closed();
+    rows_.reset_closed(r);
+    for (std::int32_t j = 0; j < panel_.capabilities; ++j) {
+      if (!groups_.open(j)) rows_.close(r, screen_.position[j]);
+    }
+    for (std::int64_t rank = 0; rank < search_[r].taken; ++rank) {
+      const std::int64_t cell = (rows_.first() + r) * out_.k + rank;
+      rows_.close(r, screen_.position[out_.capability_index[cell]]);
+    }
+    lists_[r].clear();
+    set_threshold(search_[r], problem_.ev_min);
+  }
+
+  // ---- history -----------------------------------------------------------------------------
+
+  // Pairs with an adjustment are screened one by one with their own h, and first: what a customer
+  // did before is what most raises a threshold.
+  void take_history() {
+    const HistoryView& history = problem_.history;
+    if (history.indptr == nullptr) return;
+    for (std::int64_t r = 0; r < rows_.count(); ++r) {
+      if (!search_[r].asked) continue;
+      const std::int64_t end = history.indptr[rows_.first() + r + 1];
+      for (std::int64_t entry = history.indptr[rows_.first() + r]; entry < end; ++entry) {
+        take_entry(r, history.capability_index[entry], history.adjustment[entry]);
+      }
+    }
+  }
+
+  void take_entry(std::int64_t r, std::int32_t j, float h) {
+    const std::int32_t place = screen_.position[j];
+    if (!rows_.is_open(r, place)) return;
+    rows_.close(r, place);
+    // What a plane excludes is counted with its block.
+    if (!rows_.allowed(r, j)) return;
+    if (is_first_pass_) ++(h == -INFINITY ? stats_->skipped_by_rule : stats_->screened);
+    if (h == -INFINITY) return;
+    const NearPredictor near = rows_.near_predictor(r, j, h);
+    const float least = least_of(search_[r], place / places);
+    if (near.z + near.margin < least - std::fabs(least) * float_slack) return;
+    append(r, place, near);
+    if (search_[r].count > pool_size_ - places) condense(r);
+  }
+
+  // ---- blocks ------------------------------------------------------------------------------
+
+  // Screens the run of blocks from `begin` that one plane decides; returns where it ends.
+  std::int64_t screen_run(std::int64_t begin) {
+    const Run run = rows_.gather(begin, [&](std::int64_t r) { return search_[r].asked; });
+    for (std::int64_t a = 0; a < run.count; ++a) {
+      threshold_[a] = search_[rows_.active(a)].threshold;
+      least_[a] = search_[rows_.active(a)].least;
+    }
+    for (std::int64_t block = run.begin; block < run.end; ++block) {
+      const std::int64_t members = __builtin_popcountll(screen_.valid[block]);
+      if (is_first_pass_) stats_->skipped_by_rule += (rows_.count() - run.count) * members;
+      if (run.count > 0) screen_block(run, block);
+    }
+    return run.end;
+  }
+
+  void screen_block(const Run& run, std::int64_t block) {
+    find_least(run, block);
+    const bool any =
+        rows_.prepare(run, block, true, [&](std::int64_t a) { return least_[a]; });
+    if (is_first_pass_) {
+      // Pairs of a block that neither a rule nor the history path has taken.
+      (any ? stats_->screened : stats_->skipped_by_bound) +=
+          rows_.count_open(run, block, screen_.valid[block]);
+    }
+    if (!any) return;
+    const float* bias = screen_.bias + block * places;
+    rows_.scan(run, block, bias, [&](std::int64_t a, std::uint64_t kept, const std::int32_t* sums) {
+      keep(block, a, kept, sums);
+    });
+  }
+
+  void find_least(const Run& run, std::int64_t block) {
+    if (screen_.is_uniform != 0) return;
+    const Worth worth{screen_.value_max[block], screen_.value_min[block], screen_.cost_min[block]};
+    switch (static_cast<Link>(screen_.link[block])) {
+      case Link::logistic: return find_least_of<Link::logistic>(worth, run.count);
+      case Link::count: return find_least_of<Link::count>(worth, run.count);
+      default: return find_least_of<Link::identity>(worth, run.count);
+    }
+  }
+
+  template <Link link>
+  void find_least_of(const Worth& worth, std::int64_t count) {
+    for (std::int64_t a = 0; a < count; ++a) least_[a] = least_predictor<link>(threshold_[a], worth);
+  }
+
+  float least_of(const Search& search, std::int64_t block) const {
+    if (screen_.is_uniform != 0) return search.least;
+    return block_least(block, search.threshold);
+  }
+
+  float block_least(std::int64_t block, double threshold) const {
+    return least_predictor_of(
+        static_cast<Link>(screen_.link[block]), threshold,
+        {screen_.value_max[block], screen_.value_min[block], screen_.cost_min[block]});
+  }
+
+  // Takes the places kept of a block into the pool of the run's a-th row.
+  void keep(std::int64_t block, std::int64_t a, std::uint64_t kept, const std::int32_t* sums) {
+    const std::int64_t r = rows_.active(a);
+    const QuantisedRow& row = rows_[r];
+    const float* bias = screen_.bias + block * places;
+    const float* scale = screen_.weight_scale + block * places;
+    const float margin = margin_of(row.norm, row.error, screen_.weight_norm[block],
+                                   screen_.weight_error[block], screen_.bias_size[block]);
+    do {
+      const int l = __builtin_ctzll(kept);
+      kept &= kept - 1;
+      const float z = static_cast<float>(sums[l] - row.offset) * scale[l] * row.step + bias[l];
+      append(r, static_cast<std::int32_t>(block * places + l), {z, margin});
+    } while (kept != 0);
+    if (search_[r].count > pool_size_ - places) {
+      condense(r);
+      threshold_[a] = search_[r].threshold;
+      least_[a] = search_[r].least;
+    }
+  }
+
+  void append(std::int64_t r, std::int32_t place, const NearPredictor& near) {
+    const Pool candidates = pool(r);
+    const std::int64_t n = search_[r].count++;
+    candidates.place[n] = place;
+    candidates.z[n] = near.z;
+    candidates.margin[n] = near.margin;
+  }
+
+  // ---- pools -------------------------------------------------------------------------------
+
+  // Raises the row's threshold from the lower bounds of its candidates and drops those that can no
+  // longer be taken. Where the bounds are too wide for that, the candidates are scored.
+  void condense(std::int64_t r) {
+    Search& search = search_[r];
+    raise_threshold(r);
+    drop_candidates(r);
+    if (search.count > kept_ + pool_slack / 2) settle(r);
+  }
+
+  void raise_threshold(std::int64_t r) {
+    Search& search = search_[r];
+    if (search.count < kept_) return;
+    const Pool candidates = pool(r);
+    double reached;
+    if (screen_.is_uniform != 0) {
+      for (std::int64_t n = 0; n < search.count; ++n) {
+        keys_[n] = ordered(candidates.z[n] - candidates.margin[n]);
+      }
+      reached = worth_below(reached_by(keys_.get(), search.count, kept_), screen_.capability[0]);
+    } else {
+      for (std::int64_t n = 0; n < search.count; ++n) {
+        predictor_[n] = static_cast<double>(candidates.z[n] - candidates.margin[n]);
+      }
+      find_worth(r);
+      for (std::int64_t n = 0; n < search.count; ++n) {
+        const double below = worth_[n] - rounding_of(worth_[n], cost_[n]);
+        // Without a lower bound there is none of the worth either.
+        keys_[n] = ordered(predictor_[n] > -INFINITY ? rounded_down(below) : NAN);
+      }
+      reached = static_cast<double>(reached_by(keys_.get(), search.count, kept_));
+    }
+    raise(search, reached);
+  }
+
+  void raise(Search& search, double reached) const {
+    if (reached > search.threshold) set_threshold(search, reached);
+  }
+
+  void set_threshold(Search& search, double threshold) const {
+    search.threshold = threshold;
+    if (screen_.is_uniform != 0) search.least = block_least(0, threshold);
+  }
+
+  // Expected values, propensities and costs of a row's candidates whose z stand in predictor_.
+  void find_worth(std::int64_t r) {
+    const std::int64_t count = search_[r].count;
+    const std::int32_t* place = pool(r).place;
+    for (std::int64_t n = 0; n < count; ++n) {
+      const std::int64_t j = screen_.capability[place[n]];
+      value_[n] = panel_.value[j];
+      cost_[n] = panel_.cost[j];
+    }
+    // Neighbours in a pool mostly share a link, for they come block by block.
+    for (std::int64_t begin = 0; begin < count;) {
+      const std::uint8_t link = screen_.link[place[begin] / places];
+      std::int64_t end = begin + 1;
+      while (end < count && screen_.link[place[end] / places] == link) ++end;
+      find_worth_of(static_cast<Link>(link), begin, end - begin);
+      begin = end;
+    }
+  }
+
+  void find_worth_of(Link link, std::int64_t begin, std::int64_t count) {
+    const double* z = predictor_.get() + begin;
+    const double* value = value_.get() + begin;
+    const double* cost = cost_.get() + begin;
+    double* worth = worth_.get() + begin;
+    double* propensity = propensity_.get() + begin;
+    switch (link) {
+      case Link::logistic:
+        return scores_at<Link::logistic>(count, z, value, cost, worth, propensity);
+      case Link::count: return scores_at<Link::count>(count, z, value, cost, worth, propensity);
+      default: return scores_at<Link::identity>(count, z, value, cost, worth, propensity);
+    }
+  }
+
+  // By how much the rounded expected value of a larger z may lie below that of a smaller one.
+  static double rounding_of(double ev, double cost) {
+    return 0x1p-48 * (std::fabs(ev) + 2.0 * std::fabs(cost));
+  }
+
+  // Not above the expected value of any z' ≥ z, in the rounded arithmetic of score_at.
+  double worth_below(double z, std::int64_t j) const {
+    if (!(z > -INFINITY)) return -INFINITY;
+    const double ev = score_from(panel_, z, j).expected_value;
+    return ev - rounding_of(ev, panel_.cost[j]);
+  }
+
+  void drop_candidates(std::int64_t r) {
+    Search& search = search_[r];
+    const Pool candidates = pool(r);
+    std::int64_t kept = 0;
+    for (std::int64_t n = 0; n < search.count; ++n) {
+      const float least = least_of(search, candidates.place[n] / places);
+      const float margin = candidates.margin[n] + std::fabs(least) * float_slack;
+      const bool taken = !(candidates.z[n] + margin < least);
+      candidates.place[kept] = candidates.place[n];
+      candidates.z[kept] = candidates.z[n];
+      candidates.margin[kept] = candidates.margin[n];
+      kept += taken ? 1 : 0;
+    }
+    search.count = kept;
+  }
+
+  // Scores every candidate of a row in float64 and offers it to the row's list.
+  void settle(std::int64_t r) {
+    Search& search = search_[r];
+    stats_->verified += search.count;
+    find_predictors(r);
+    if (screen_.is_uniform != 0) drop_below(r);
+    find_worth(r);
+    const Pool candidates = pool(r);
+    for (std::int64_t n = 0; n < search.count; ++n) {
+      if (worth_[n] >= problem_.ev_min) {
+        lists_[r].offer({worth_[n], propensity_[n], screen_.capability[candidates.place[n]]});
+      }
+    }
+    search.count = 0;
+    if (lists_[r].full()) raise(search, lists_[r][0].expected_value);
+  }
+
+  // z of every candidate, into predictor_.
+  void find_predictors(std::int64_t r) {
+    const Pool candidates = pool(r);
+    const std::int64_t count = search_[r].count;
+    widen_row(problem_.indicators, rows_.first() + r, panel_.padded_columns, wide_.get());
+    // Four at a time, for a dot alone waits for its own additions; the last one fills up.
+    constexpr std::int64_t together = 4;
+    constexpr std::int64_t ahead = 8;
+    for (std::int64_t n = 0; n < smaller(ahead, count); ++n) {
+      prefetch(weights_at(candidates.place[n]));
+    }
+    for (std::int64_t n = 0; n < count; n += together) {
+      const float* w[together];
+      double sum[together];
+      for (std::int64_t i = 0; i < together; ++i) {
+        if (n + i + ahead < count) prefetch(weights_at(candidates.place[n + i + ahead]));
+        w[i] = weights_at(candidates.place[smaller(n + i, count - 1)]);
+      }
+      Traits::dots(wide_.get(), w, panel_.padded_columns, sum);
+      for (std::int64_t i = 0; i < smaller(together, count - n); ++i) {
+        const std::int64_t j = screen_.capability[candidates.place[n + i]];
+        const float h = adjustment_of(problem_.history, rows_.first() + r, j);
+        predictor_[n + i] = (sum[i] + static_cast<double>(panel_.bias[j])) + static_cast<double>(h);
+      }
+    }
+  }
+
+  const float* weights_at(std::int32_t place) const {
+    return panel_.weights + screen_.capability[place] * panel_.padded_columns;
+  }
+
+  // With one link, value and cost, exact z alone tell most candidates from the first K′.
+  void drop_below(std::int64_t r) {
+    Search& search = search_[r];
+    if (search.count < kept_) return;
+    for (std::int64_t n = 0; n < search.count; ++n) {
+      keys_[n] = ordered(rounded_down(predictor_[n]));
+    }
+    raise(search, worth_below(reached_by(keys_.get(), search.count, kept_), screen_.capability[0]));
+    const Pool candidates = pool(r);
+    std::int64_t kept = 0;
+    for (std::int64_t n = 0; n < search.count; ++n) {
+      const bool taken = !(predictor_[n] < static_cast<double>(search.least));
+      candidates.place[kept] = candidates.place[n];
+      predictor_[kept] = predictor_[n];
+      kept += taken ? 1 : 0;
+    }
+    search.count = kept;
+  }
+
+  void prefetch(const float* weights) const {
+    for (std::int64_t d = 0; d < panel_.padded_columns; d += 16) __builtin_prefetch(weights + d);
+  }
+
+  const Problem& problem_;
+  const PanelView& panel_;
+  const ScreenView& screen_;
+  const MatchOutput& out_;
+  Stats* const stats_;
+  const std::int64_t kept_;  // K′
+  const std::int64_t pool_size_;
+  bool is_first_pass_ = true;
+  float guess_ = -INFINITY;
+  ScreenedRows<Traits> rows_;
+  Buffer<Search> search_;
+  // By place among the active rows of a run.
+  Buffer<double> threshold_;
+  Buffer<float> least_;
+  Buffer<double> wide_;
+  Buffer<std::int32_t> place_;
+  Buffer<float> z_;
+  Buffer<float> margin_;
+  Buffer<std::int32_t> keys_;
+  Buffer<std::int32_t> guess_keys_;
+  // By candidate of the row that is condensed or settled.
+  Buffer<double> predictor_;
+  Buffer<double> value_;
+  Buffer<double> cost_;
+  Buffer<double> worth_;
+  Buffer<double> propensity_;
+  Buffer<Ranked> entries_;
+  Buffer<TopK> lists_;
+  GroupCounts groups_;
+};
+
+template <class Traits>
+inline Status screened_match(const Problem& problem, const Limits& limits, const MatchOutput& out,
+                             Stats* stats) {
+  const FloatingPointState state;
+  const Status status = validate(problem);
+  if (status.code != Code::ok) return status;
+  [[maybe_unused]] const typename Traits::State unit;
+  MatchScreener<Traits> screener(problem, limits, out, stats);
+  return screener.run();
+}
+
+}  // namespace
+}  // namespace visavis

@@ -1,0 +1,374 @@
+// The rows that are screened together: quantised, with bounds on their errors, and the pairs closed
+// to them. What both screened drivers (screen_match.h, screen_audience.h) stand on.
+//
+//   rows ─quantise─► int8 ─┐
+//   panel blocks (uint8) ──┴─tile─► int32 sums ─scan─► places that the bound cannot exclude
+//
+// A variant's Traits bind its primitives (tile, scan, dots, their sizes, and the State that a unit of
+// the processor needs around them); nothing else depends on the instruction set.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "eligible.h"
+#include "kernel.h"
+#include "threshold.h"
+#include "workspace.h"
+
+namespace visavis {
+namespace {
+
+constexpr std::int64_t places = block_capabilities;
+
+// Rows screened together: their quantised form stays in the second-level cache.
+constexpr std::int64_t screen_rows_max = 384;
+constexpr std::int64_t screen_row_bytes = 256 * 1024;
+constexpr std::int64_t closed_bytes = 16 * 1024 * 1024;
+
+// How a float32 evaluation of ẑ, of its threshold and of the bound may differ from the real ones,
+// relative to ‖x‖‖w‖ + |b| + |h| + |T|: twice what eight roundings add up to.
+constexpr float float_slack = 0x1p-20f;
+
+// What underflow can take away on top of that, in all products and norms together.
+constexpr float underflow_slack = 0x1p-100f;
+
+// Which plane decides a whole block.
+constexpr std::int32_t everybody = -1;
+constexpr std::int32_t mixed = -2;
+
+// What is known about one quantised row, x = step · x̂ + e.
+struct QuantisedRow {
+  float step;
+  float inverse_step;
+  float norm;   // ‖x‖ + ‖e‖, rounded up
+  float error;  // ‖e‖, rounded up
+  std::int32_t offset;  // 128 · Σ x̂: what storing weights plus 128 adds to every sum
+};
+
+// x̂ and what is known about its error. All columns beyond the indicators' are 0.
+inline void quantise_row(const IndicatorsView& view, const ScreenView& screen, std::int64_t row,
+                         int largest_step, std::int8_t* quantised, double* scaled,
+                         QuantisedRow& out) {
+  const float* x = view.values + row * view.columns;
+  double largest = 0.0;
+  for (std::int64_t d = 0; d < view.columns; ++d) {
+    scaled[d] = static_cast<double>(x[d]) * static_cast<double>(screen.column_scale[d]);
+    const double size = std::fabs(scaled[d]);
+    largest = size > largest ? size : largest;
+  }
+  float step = static_cast<float>(largest / largest_step);
+  const bool usable = step >= 0x1p-100f && step <= 0x1p100f;
+  step = usable ? step : 1.0f;
+  const double wide = static_cast<double>(step);
+  const double inverse = usable ? 1.0 / wide : 0.0;
+  double norm = 0.0;
+  double error = 0.0;
+  std::int32_t sum = 0;
+  constexpr double to_integer = 0x1.8p52;
+  for (std::int64_t d = 0; d < view.columns; ++d) {
+    // |x|/step may round to just above largest_step; no further.
+    const double multiple = (scaled[d] * inverse + to_integer) - to_integer;
+    const double e = scaled[d] - multiple * wide;
+    norm += scaled[d] * scaled[d];
+    error += e * e;
+    const std::int32_t whole = static_cast<std::int32_t>(multiple);
+    sum += whole;
+    quantised[d] = static_cast<std::int8_t>(whole);
+  }
+  for (std::int64_t d = view.columns; d < screen.padded_columns; ++d) quantised[d] = 0;
+  // Enlarged by more than the sums' own rounding, and rounded up: denormals lie far apart.
+  const double error_up = std::sqrt(error) * (1.0 + 0x1p-20);
+  out.step = step;
+  out.inverse_step = 1.0f / step;
+  out.error = rounded_up(error_up);
+  out.norm = rounded_up((std::sqrt(norm) + error_up) * (1.0 + 0x1p-20));
+  // Unsigned: with very many columns it wraps around, as the sums of the tile do.
+  out.offset = static_cast<std::int32_t>(128u * static_cast<std::uint32_t>(sum));
+}
+
+// The bound of docs/kernel.md for one row and one block, without what depends on T.
+inline float margin_of(float norm, float error, float weight_norm, float weight_error,
+                       float bias_size) {
+  const float quantised = norm * weight_error + error * weight_norm;
+  const float size = norm * weight_norm + bias_size;
+  return quantised * (1.0f + float_slack) + size * float_slack + underflow_slack;
+}
+
+// A z whose real value lies within `margin`.
+struct NearPredictor {
+  float z;
+  float margin;
+};
+
+// Successive blocks that one plane decides, and the rows for which it holds, quantised.
+struct Run {
+  std::int64_t begin;
+  std::int64_t end;
+  std::int64_t count;
+  const std::int8_t* rows;
+};
+
+template <class Traits>
+class ScreenedRows {
+ public:
+  // `closes`: whether the driver closes pairs for reasons of its own, in some of its passes.
+  ScreenedRows(const Problem& problem, bool closes)
+      : problem_(problem),
+        panel_(problem.panel),
+        screen_(*problem.panel.screen),
+        stride_(screen_.padded_columns),
+        capacity_(rows_together(problem)),
+        plane_(screen_.blocks),
+        rows_(capacity_),
+        // A tile may read, and ignore, as many rows as it has beyond the last one.
+        quantised_((capacity_ + Traits::rows) * stride_),
+        gathered_((capacity_ + Traits::rows) * stride_),
+        active_(capacity_),
+        norm_(capacity_),
+        error_(capacity_),
+        inverse_step_(capacity_),
+        base_(capacity_),
+        scaled_(panel_.columns),
+        sums_(Traits::rows * places) {
+    if (!plane_.ok()) return;
+    always_closed_ = problem.history.indptr != nullptr || problem.eligibility.dense != nullptr;
+    for (std::int64_t b = 0; b < screen_.blocks; ++b) {
+      plane_[b] = plane_of(b);
+      always_closed_ = always_closed_ || plane_[b] == mixed;
+    }
+    ever_closed_ = always_closed_ || closes;
+    if (ever_closed_) closed_.allocate(capacity_ * screen_.blocks);
+  }
+
+  bool ok() {
+    return plane_.ok() && rows_.ok() && quantised_.ok() && gathered_.ok() && active_.ok() &&
+           norm_.ok() && error_.ok() && inverse_step_.ok() && base_.ok() && scaled_.ok() &&
+           sums_.ok() && (!ever_closed_ || closed_.ok());
+  }
+
+  std::int64_t capacity() const { return capacity_; }
+  std::int64_t first() const { return first_; }
+  std::int64_t count() const { return count_; }
+  const QuantisedRow& operator[](std::int64_t r) { return rows_[r]; }
+
+  // The rows at hand from here on.
+  void take(std::int64_t first, std::int64_t count) {
+    first_ = first;
+    count_ = count;
+    has_closed_ = always_closed_;
+    for (std::int64_t r = 0; r < count; ++r) {
+      quantise_row(problem_.indicators, screen_, first + r, Traits::largest_step,
+                   quantised_.get() + r * stride_, scaled_.get(), rows_[r]);
+    }
+  }
+
+  // ---- which pairs may meet ----------------------------------------------------------------
+
+  bool allowed(std::int64_t r, std::int64_t j) const {
+    return eligible(problem_.eligibility, panel_.capabilities, first_ + r, j);
+  }
+
+  // Whether pairs are closed one by one; else a block's plane and its valid places say it all.
+  bool has_closed() const { return has_closed_; }
+  void use_closed() { has_closed_ = true; }  // until the next rows are taken
+
+  // Closes again what rules close in blocks of many planes or of a dense matrix, and nothing else.
+  void reset_closed(std::int64_t r) {
+    for (std::int64_t block = 0; block < screen_.blocks; ++block) {
+      std::uint64_t word = ~screen_.valid[block];
+      if (plane_[block] == mixed) {
+        const std::int32_t* members = screen_.capability + block * places;
+        for (std::int64_t l = 0; l < places && members[l] >= 0; ++l) {
+          word |= static_cast<std::uint64_t>(allowed(r, members[l]) ? 0 : 1) << l;
+        }
+      }
+      closed_[r * screen_.blocks + block] = word;
+    }
+  }
+
+  // Pairs that rules have closed one by one.
+  std::int64_t count_closed(std::int64_t r) {
+    std::int64_t count = 0;
+    for (std::int64_t block = 0; has_closed_ && block < screen_.blocks; ++block) {
+      count += __builtin_popcountll(screen_.valid[block] & ~open(r, block));
+    }
+    return count;
+  }
+
+  void close(std::int64_t r, std::int32_t place) {
+    closed_[r * screen_.blocks + place / places] |= std::uint64_t{1} << (place % places);
+  }
+
+  // Places of a block that may be screened for a row whom the block's plane admits.
+  std::uint64_t open(std::int64_t r, std::int64_t block) {
+    return has_closed_ ? ~closed_[r * screen_.blocks + block] : screen_.valid[block];
+  }
+
+  bool is_open(std::int64_t r, std::int32_t place) {
+    return (open(r, place / places) >> (place % places) & 1) != 0;
+  }
+
+  // ---- screening ---------------------------------------------------------------------------
+
+  // The run of blocks from `begin` that one plane decides, for the rows that `asked` names.
+  template <class Asked>
+  Run gather(std::int64_t begin, Asked asked) {
+    const std::int32_t plane = plane_[begin];
+    Run run{begin, begin + 1, 0, quantised_.get()};
+    while (run.end < screen_.blocks && plane_[run.end] == plane) ++run.end;
+    for (std::int64_t r = 0; r < count_; ++r) {
+      active_[run.count] = static_cast<std::int32_t>(r);
+      run.count += asked(r) && plane_holds(problem_.eligibility, first_ + r, plane) ? 1 : 0;
+    }
+    if (run.count < count_) {
+      for (std::int64_t a = 0; a < run.count; ++a) {
+        std::memcpy(gathered_.get() + a * stride_, quantised_.get() + active_[a] * stride_,
+                    static_cast<std::size_t>(stride_));
+      }
+      run.rows = gathered_.get();
+    }
+    for (std::int64_t a = 0; a < run.count; ++a) {
+      const QuantisedRow& row = rows_[active_[a]];
+      norm_[a] = row.norm;
+      error_[a] = row.error;
+      inverse_step_[a] = row.inverse_step;
+    }
+    return run;
+  }
+
+  // The a-th row of the run at hand.
+  std::int64_t active(std::int64_t a) { return active_[a]; }
+
+  // What step_w·sum must reach, row by row: base − b/step_x. A pair is kept when
+  //   ẑ + ε ≥ T,  ẑ = step_x·step_w·sum + b,
+  // so when step_w·sum ≥ (T − ε)/step_x − b/step_x. `least_at(a)` is T, the same for all places of
+  // the block. False when no row of the run needs the block; `may_skip`: Cauchy and Schwarz decide.
+  template <class LeastAt>
+  bool prepare(const Run& run, std::int64_t block, bool may_skip, LeastAt least_at) {
+    const float weight_norm = screen_.weight_norm[block];
+    const float weight_error = screen_.weight_error[block];
+    const float bias_size = screen_.bias_size[block];
+    const float bias_max = may_skip ? screen_.bias_max[block] : INFINITY;
+    std::int32_t needed = 0;
+    for (std::int64_t a = 0; a < run.count; ++a) {
+      const float least = least_at(a);
+      const float margin = margin_of(norm_[a], error_[a], weight_norm, weight_error, bias_size) +
+                           std::fabs(least) * float_slack;
+      const float factor = inverse_step_[a];
+      const float base = (least - margin) * factor;
+      // Beyond these sizes the factor's own rounding is no longer relative: NaN admits every pair.
+      const bool usable = factor > 1e-30f && factor < 1e30f && std::fabs(base) < 1e37f;
+      // No pair of the block can be above this.
+      const float most = norm_[a] * weight_norm + bias_max;
+      const bool out_of_reach = least == INFINITY || most + margin < least;
+      base_[a] = out_of_reach ? INFINITY : (usable ? base : NAN);
+      needed += out_of_reach ? 0 : 1;
+    }
+    return needed > 0;
+  }
+
+  // Multiplies the run's rows by a block and calls visit(a, kept, sums) for each row with places
+  // that are open and not excluded. `bias`: b of each place, less what its own T exceeds T by.
+  template <class Visit>
+  void scan(const Run& run, std::int64_t block, const float* bias, Visit visit) {
+    const std::uint8_t* weights = screen_.weights + block * stride_ * places;
+    const float* scale = screen_.weight_scale + block * places;
+    for (std::int64_t a = 0; a < run.count; a += Traits::rows) {
+      const std::int64_t together = smaller(Traits::rows, run.count - a);
+      bool skipped = true;
+      for (std::int64_t t = 0; t < together; ++t) skipped &= base_[a + t] == INFINITY;
+      if (skipped) continue;
+      Traits::tile(run.rows + a * stride_, stride_, together, weights, panel_.columns, sums_.get());
+      for (std::int64_t t = 0; t < together; ++t) {
+        if (base_[a + t] == INFINITY) continue;
+        const std::int64_t r = active_[a + t];
+        const std::int32_t* sums = sums_.get() + t * places;
+        const std::uint64_t kept =
+            open(r, block) & Traits::scan(sums, rows_[r].offset, scale, bias, base_[a + t],
+                                          rows_[r].inverse_step);
+        if (kept != 0) visit(a + t, kept, sums);
+      }
+    }
+  }
+
+  // Open places of a block, over all rows of the run.
+  std::int64_t count_open(const Run& run, std::int64_t block, std::uint64_t among) {
+    if (!has_closed_) return run.count * __builtin_popcountll(screen_.valid[block] & among);
+    std::int64_t count = 0;
+    for (std::int64_t a = 0; a < run.count; ++a) {
+      count += __builtin_popcountll(open(active_[a], block) & among);
+    }
+    return count;
+  }
+
+  // z of a pair with an adjustment: x·w in float32, in sixteen partial sums.
+  NearPredictor near_predictor(std::int64_t r, std::int32_t j, float h) {
+    const float* x = problem_.indicators.values + (first_ + r) * panel_.columns;
+    const float* w = panel_.weights + j * panel_.padded_columns;
+    float sum[16] = {};
+    std::int64_t d = 0;
+    for (; d + 16 <= panel_.columns; d += 16) {
+      for (int lane = 0; lane < 16; ++lane) sum[lane] += x[d + lane] * w[d + lane];
+    }
+    for (int lane = 0; d + lane < panel_.columns; ++lane) sum[lane] += x[d + lane] * w[d + lane];
+    for (int half = 8; half > 0; half /= 2) {
+      for (int lane = 0; lane < half; ++lane) sum[lane] += sum[lane + half];
+    }
+    const float slack = static_cast<float>(panel_.columns + 16) * 0x1p-23f + float_slack;
+    const float other = std::fabs(panel_.bias[j]) + std::fabs(h);
+    return {(sum[0] + panel_.bias[j]) + h,
+            rows_[r].norm * screen_.norm[j] * slack + other * float_slack + underflow_slack};
+  }
+
+ private:
+  static std::int64_t rows_together(const Problem& problem) {
+    const ScreenView& screen = *problem.panel.screen;
+    std::int64_t rows = problem.block.rows > 0
+                            ? problem.block.rows
+                            : larger(Traits::rows, screen_row_bytes / screen.padded_columns);
+    rows = smaller(rows, screen_rows_max);
+    rows = smaller(rows, larger(1, closed_bytes / (screen.blocks * 8)));
+    return larger(1, smaller(rows, problem.indicators.rows));
+  }
+
+  // The plane that all capabilities of a block share, `everybody` or `mixed`.
+  std::int32_t plane_of(std::int64_t block) const {
+    if (problem_.eligibility.dense != nullptr) return mixed;
+    if (problem_.eligibility.planes == nullptr) return everybody;
+    const std::int32_t* members = screen_.capability + block * places;
+    const std::int32_t plane = problem_.eligibility.plane_index[members[0]];
+    for (std::int64_t l = 1; l < places && members[l] >= 0; ++l) {
+      if (problem_.eligibility.plane_index[members[l]] != plane) return mixed;
+    }
+    return plane;
+  }
+
+  const Problem& problem_;
+  const PanelView& panel_;
+  const ScreenView& screen_;
+  const std::int64_t stride_;
+  const std::int64_t capacity_;
+  std::int64_t first_ = 0;
+  std::int64_t count_ = 0;
+  bool ever_closed_ = false;
+  bool always_closed_ = false;
+  bool has_closed_ = false;
+  Buffer<std::uint64_t> closed_;  // per row and block: places that are not to be screened
+  Buffer<std::int32_t> plane_;
+  Buffer<QuantisedRow> rows_;
+  Buffer<std::int8_t> quantised_;
+  Buffer<std::int8_t> gathered_;
+  // By place among the active rows: what a block's bounds are computed from, side by side.
+  Buffer<std::int32_t> active_;
+  Buffer<float> norm_;
+  Buffer<float> error_;
+  Buffer<float> inverse_step_;
+  Buffer<float> base_;
+  Buffer<double> scaled_;
+  Buffer<std::int32_t> sums_;
+};
+
+}  // namespace
+}  // namespace visavis
