@@ -31,6 +31,7 @@ constexpr std::int64_t guess_rows_min = 16;
 
 // Candidates that a row's pool takes beyond the K′ it must be able to keep, before it is condensed.
 constexpr std::int64_t pool_slack = 192;
+constexpr std::int64_t pools_bytes = 1024 * 1024;
 
 // Pairs of one row that the bound has not excluded, each with z within `margin` of `z`.
 struct Pool {
@@ -60,8 +61,8 @@ class MatchScreener {
         out_(out),
         stats_(stats),
         kept_(list_capacity(problem, limits, out.k)),
-        pool_size_(kept_ + pool_slack + places),
-        rows_(problem, is_limited(limits)),
+        pool_size_(3 * kept_ + pool_slack + places),
+        rows_(problem, rows_for(pool_size_), is_limited(limits)),
         search_(rows_.capacity()),
         threshold_(rows_.capacity()),
         least_(rows_.capacity()),
@@ -76,6 +77,8 @@ class MatchScreener {
         cost_(pool_size_),
         worth_(pool_size_),
         propensity_(pool_size_),
+        index_(pool_size_),
+        order_(pool_size_),
         entries_(rows_.capacity() * kept_),
         lists_(rows_.capacity()),
         groups_(panel_, limits) {}
@@ -98,11 +101,17 @@ class MatchScreener {
   }
 
  private:
+  // Pools, too, stay in the second-level cache, as far as whole tiles of rows allow it.
+  static std::int64_t rows_for(std::int64_t pool_size) {
+    const std::int64_t bytes = pool_size * static_cast<std::int64_t>(sizeof(float) * 3);
+    return larger(Traits::rows, pools_bytes / bytes);
+  }
+
   bool ok() {
     return rows_.ok() && search_.ok() && threshold_.ok() && least_.ok() && wide_.ok() &&
            place_.ok() && z_.ok() && margin_.ok() && keys_.ok() && guess_keys_.ok() &&
            predictor_.ok() && value_.ok() && cost_.ok() && worth_.ok() && propensity_.ok() &&
-           entries_.ok() && lists_.ok() && groups_.ok();
+           index_.ok() && order_.ok() && entries_.ok() && lists_.ok() && groups_.ok();
   }
 
   Pool pool(std::int64_t r) {
@@ -147,11 +156,11 @@ class MatchScreener {
       Search& search = search_[r];
       const bool full = lists_[r].full();
       search.asked =
-          search.guess > -INFINITY && !(full && lists_[r][0].expected_value >= search.guess);
+          search.guess > -INFINITY && !(full && lists_[r].last().expected_value >= search.guess);
       if (!search.asked) continue;
       any = true;
       set_threshold(search, problem_.ev_min);
-      if (full) raise(search, lists_[r][0].expected_value);
+      if (full) raise(search, lists_[r].last().expected_value);
       lists_[r].clear();
       if (rows_.has_closed()) rows_.reset_closed(r);
     }
@@ -164,7 +173,7 @@ class MatchScreener {
     std::int64_t full = 0;
     for (std::int64_t r = 0; r < rows_.count(); ++r) {
       if (!lists_[r].full()) continue;
-      const double reached = lists_[r][0].expected_value;
+      const double reached = lists_[r].last().expected_value;
       guess_keys_[full++] = ordered(screen_.is_uniform != 0
                                         ? block_least(0, reached) / rows_[r].norm
                                         : static_cast<float>(reached));
@@ -348,7 +357,7 @@ class MatchScreener {
     Search& search = search_[r];
     raise_threshold(r);
     drop_candidates(r);
-    if (search.count > kept_ + pool_slack / 2) settle(r);
+    if (search.count > pool_size_ - places - pool_slack / 2) settle(r);
   }
 
   void raise_threshold(std::int64_t r) {
@@ -453,14 +462,40 @@ class MatchScreener {
     find_predictors(r);
     if (screen_.is_uniform != 0) drop_below(r);
     find_worth(r);
-    const Pool candidates = pool(r);
-    for (std::int64_t n = 0; n < search.count; ++n) {
-      if (worth_[n] >= problem_.ev_min) {
-        lists_[r].offer({worth_[n], propensity_[n], screen_.capability[candidates.place[n]]});
-      }
-    }
+    list_worth(r);
     search.count = 0;
-    if (lists_[r].full()) raise(search, lists_[r][0].expected_value);
+    if (lists_[r].full()) raise(search, lists_[r].last().expected_value);
+  }
+
+  // Offers the candidates whose expected values stand in worth_.
+  void list_worth(std::int64_t r) {
+    const std::int64_t count = search_[r].count;
+    double least = problem_.ev_min;
+    if (count > kept_) {
+      for (std::int64_t n = 0; n < count; ++n) keys_[n] = ordered(rounded_down(worth_[n]));
+      const double reached = static_cast<double>(reached_by(keys_.get(), count, kept_));
+      least = reached > least ? reached : least;
+    }
+    const std::int32_t* place = pool(r).place;
+    std::int64_t taken = 0;
+    for (std::int64_t n = 0; n < count; ++n) {
+      // NaN reaches nothing.
+      const bool reaches = worth_[n] >= least;
+      index_[taken] = static_cast<double>(screen_.capability[place[n]]);
+      worth_[taken] = worth_[n];
+      propensity_[taken] = propensity_[n];
+      taken += reaches ? 1 : 0;
+    }
+    TopK& list = lists_[r];
+    if (list.size() == 0) {
+      const std::int32_t* order =
+          put_in_order(taken, worth_.get(), index_.get(), order_.get(), keys_.get());
+      list.assign(taken, worth_.get(), propensity_.get(), index_.get(), order);
+      return;
+    }
+    for (std::int64_t n = 0; n < taken; ++n) {
+      list.offer({worth_[n], propensity_[n], static_cast<std::int64_t>(index_[n])});
+    }
   }
 
   // z of every candidate, into predictor_.
@@ -543,6 +578,8 @@ class MatchScreener {
   Buffer<double> cost_;
   Buffer<double> worth_;
   Buffer<double> propensity_;
+  Buffer<double> index_;
+  Buffer<std::int32_t> order_;
   Buffer<Ranked> entries_;
   Buffer<TopK> lists_;
   GroupCounts groups_;

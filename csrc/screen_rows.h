@@ -23,7 +23,7 @@ namespace {
 constexpr std::int64_t places = block_capabilities;
 
 // Rows screened together: their quantised form stays in the second-level cache.
-constexpr std::int64_t screen_rows_max = 384;
+constexpr std::int64_t screen_rows_max = 192;
 constexpr std::int64_t screen_row_bytes = 256 * 1024;
 constexpr std::int64_t closed_bytes = 16 * 1024 * 1024;
 
@@ -113,13 +113,14 @@ struct Run {
 template <class Traits>
 class ScreenedRows {
  public:
-  // `closes`: whether the driver closes pairs for reasons of its own, in some of its passes.
-  ScreenedRows(const Problem& problem, bool closes)
+  // At most `rows_max` rows at a time. `closes`: whether the driver closes pairs for reasons of its
+  // own, in some of its passes.
+  ScreenedRows(const Problem& problem, std::int64_t rows_max, bool closes)
       : problem_(problem),
         panel_(problem.panel),
         screen_(*problem.panel.screen),
         stride_(screen_.padded_columns),
-        capacity_(rows_together(problem)),
+        capacity_(smaller(rows_max, rows_together(problem))),
         plane_(screen_.blocks),
         rows_(capacity_),
         // A tile may read, and ignore, as many rows as it has beyond the last one.
