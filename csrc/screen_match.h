@@ -280,8 +280,9 @@ class MatchScreener {
 
   void screen_block(const Run& run, std::int64_t block) {
     find_least(run, block);
+    const float* const least = least_.get();
     const bool any =
-        rows_.prepare(run, block, true, [&](std::int64_t a) { return least_[a]; });
+        rows_.prepare(run, block, true, [least](std::int64_t a) { return least[a]; });
     if (is_first_pass_) {
       // Pairs of a block that neither a rule nor the history path has taken.
       (any ? stats_->screened : stats_->skipped_by_bound) +=

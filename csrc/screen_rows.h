@@ -252,20 +252,26 @@ class ScreenedRows {
     const float weight_error = screen_.weight_error[block];
     const float bias_size = screen_.bias_size[block];
     const float bias_max = may_skip ? screen_.bias_max[block] : INFINITY;
+    const float* const norms = norm_.get();
+    const float* const errors = error_.get();
+    const float* const factors = inverse_step_.get();
+    float* __restrict const bases = base_.get();
     std::int32_t needed = 0;
+    // Free of branches, so that it becomes vector code.
     for (std::int64_t a = 0; a < run.count; ++a) {
       const float least = least_at(a);
-      const float margin = margin_of(norm_[a], error_[a], weight_norm, weight_error, bias_size) +
+      const float margin = margin_of(norms[a], errors[a], weight_norm, weight_error, bias_size) +
                            std::fabs(least) * float_slack;
-      const float factor = inverse_step_[a];
+      const float factor = factors[a];
       const float base = (least - margin) * factor;
       // Beyond these sizes the factor's own rounding is no longer relative: NaN admits every pair.
-      const bool usable = factor > 1e-30f && factor < 1e30f && std::fabs(base) < 1e37f;
+      const int usable = (factor > 1e-30f) & (factor < 1e30f) & (std::fabs(base) < 1e37f);
       // No pair of the block can be above this.
-      const float most = norm_[a] * weight_norm + bias_max;
-      const bool out_of_reach = least == INFINITY || most + margin < least;
-      base_[a] = out_of_reach ? INFINITY : (usable ? base : NAN);
-      needed += out_of_reach ? 0 : 1;
+      const float most = norms[a] * weight_norm + bias_max;
+      const int out_of_reach = (least == INFINITY) | (most + margin < least);
+      const float admitting = usable != 0 ? base : NAN;
+      bases[a] = out_of_reach != 0 ? INFINITY : admitting;
+      needed += 1 - out_of_reach;
     }
     return needed > 0;
   }
