@@ -110,6 +110,7 @@ cdef extern from "kernel.h" namespace "visavis" nogil:
         int64_t k
         const int32_t* capability_index
         int64_t capability_count
+        const double* ev_min
         int64_t* customer_index
         double* expected_value
         double* propensity
@@ -339,6 +340,11 @@ cdef dict _stats(const Stats& stats):
     }
 
 
+cdef _require_screen(const Variant* chosen, BoundProblem bound):
+    if chosen.screened and bound.problem.panel.screen == NULL:
+        raise ValueError("the panel was bound before its screen was built")
+
+
 def match(
     int64_t variant,
     BoundProblem bound not None,
@@ -355,6 +361,7 @@ def match(
     cdef Status status
     cdef const Variant* chosen = variant_at(variant)
     c_limits.product, c_limits.channel, c_limits.family = limits
+    _require_screen(chosen, bound)
     memset(&stats, 0, sizeof(Stats))
     out.k = capability_index.shape[1]
     out.capability_index = &capability_index[0, 0]
@@ -370,6 +377,7 @@ def audience(
     int64_t variant,
     BoundProblem bound not None,
     const int32_t[::1] capability_index not None,
+    const double[::1] ev_min not None,
     int64_t[:, ::1] customer_index not None,
     double[:, ::1] expected_value not None,
     double[:, ::1] propensity not None,
@@ -380,10 +388,12 @@ def audience(
     cdef Stats stats
     cdef Status status
     cdef const Variant* chosen = variant_at(variant)
+    _require_screen(chosen, bound)
     memset(&stats, 0, sizeof(Stats))
     out.k = customer_index.shape[1]
     out.capability_index = &capability_index[0]
     out.capability_count = capability_index.shape[0]
+    out.ev_min = &ev_min[0]
     out.customer_index = &customer_index[0, 0]
     out.expected_value = &expected_value[0, 0]
     out.propensity = &propensity[0, 0]

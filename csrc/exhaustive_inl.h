@@ -119,8 +119,8 @@ inline Status for_each_pair(const Problem& problem, const Selection& selection, 
 }
 
 // Scores one visited pair if it is eligible and offers it to `list` under the name `index`.
-inline void offer_pair(const Problem& problem, const Pair& pair, std::int64_t index, TopK& list,
-                       Stats* stats) {
+inline void offer_pair(const Problem& problem, const Pair& pair, std::int64_t index, double ev_min,
+                       TopK& list, Stats* stats) {
   if (!pair.eligible) {
     ++stats->skipped_by_rule;
     return;
@@ -129,7 +129,7 @@ inline void offer_pair(const Problem& problem, const Pair& pair, std::int64_t in
   ++stats->verified;
   const double z = linear_predictor(problem.panel, pair.x, pair.w, pair.capability, pair.h);
   const Score score = score_from(problem.panel, z, pair.capability);
-  if (score.expected_value >= problem.ev_min) {
+  if (score.expected_value >= ev_min) {
     list.offer({score.expected_value, score.propensity, index});
   }
 }
@@ -195,7 +195,7 @@ inline Status exhaustive_match(const Problem& problem, const Limits& limits,
   return for_each_pair(
       problem, Selection{nullptr, panel.capabilities},
       [&](const Pair& pair) {
-        offer_pair(problem, pair, pair.capability, lists[pair.block_row], stats);
+        offer_pair(problem, pair, pair.capability, problem.ev_min, lists[pair.block_row], stats);
       },
       [&](std::int64_t first, std::int64_t row_count, const double* x) {
         for (std::int64_t r = 0; r < row_count; ++r) {
@@ -204,6 +204,20 @@ inline Status exhaustive_match(const Problem& problem, const Limits& limits,
           lists[r].clear();
         }
       });
+}
+
+inline void write_audience(TopK* lists, const AudienceOutput& out) {
+  for (std::int64_t c = 0; c < out.capability_count; ++c) {
+    lists[c].sort();
+    out.customer_count[c] = lists[c].size();
+    for (std::int64_t position = 0; position < out.k; ++position) {
+      const bool held = position < lists[c].size();
+      const std::int64_t cell = c * out.k + position;
+      out.customer_index[cell] = held ? lists[c][position].index : -1;
+      out.expected_value[cell] = held ? lists[c][position].expected_value : 0.0;
+      out.propensity[cell] = held ? lists[c][position].propensity : 0.0;
+    }
+  }
 }
 
 inline Status exhaustive_audience(const Problem& problem, const AudienceOutput& out,
@@ -221,21 +235,11 @@ inline Status exhaustive_audience(const Problem& problem, const AudienceOutput& 
   const Status walked = for_each_pair(
       problem, Selection{out.capability_index, out.capability_count},
       [&](const Pair& pair) {
-        offer_pair(problem, pair, pair.row, lists[pair.position], stats);
+        offer_pair(problem, pair, pair.row, out.ev_min[pair.position], lists[pair.position], stats);
       },
       [](std::int64_t, std::int64_t, const double*) {});
   if (walked.code != Code::ok) return walked;
-  for (std::int64_t c = 0; c < out.capability_count; ++c) {
-    lists[c].sort();
-    out.customer_count[c] = lists[c].size();
-    for (std::int64_t position = 0; position < out.k; ++position) {
-      const bool held = position < lists[c].size();
-      const std::int64_t cell = c * out.k + position;
-      out.customer_index[cell] = held ? lists[c][position].index : -1;
-      out.expected_value[cell] = held ? lists[c][position].expected_value : 0.0;
-      out.propensity[cell] = held ? lists[c][position].propensity : 0.0;
-    }
-  }
+  write_audience(lists.get(), out);
   return {};
 }
 

@@ -142,6 +142,7 @@ struct AudienceOutput {
   std::int64_t k;
   const std::int32_t* capability_index;  // which capabilities, `capability_count` of them
   std::int64_t capability_count;
+  const double* ev_min;          // of each of them, −inf = no minimum; Problem's is not looked at
   std::int64_t* customer_index;  // capability_count × k, −1 beyond the count
   double* expected_value;        // capability_count × k
   double* propensity;            // capability_count × k

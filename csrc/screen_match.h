@@ -133,7 +133,7 @@ class MatchScreener {
       search.taken = 0;
       lists_[r] = TopK(entries_.get() + r * kept_, kept_);
       if (rows_.has_closed()) rows_.reset_closed(r);
-      stats_->skipped_by_rule += rows_.count_closed(r);
+      stats_->skipped_by_rule += rows_.count_closed(r, screen_.valid);
     }
   }
 

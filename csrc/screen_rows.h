@@ -189,11 +189,11 @@ class ScreenedRows {
     }
   }
 
-  // Pairs that rules have closed one by one.
-  std::int64_t count_closed(std::int64_t r) {
+  // Pairs that rules have closed one by one, among some places of each block.
+  std::int64_t count_closed(std::int64_t r, const std::uint64_t* among) {
     std::int64_t count = 0;
     for (std::int64_t block = 0; has_closed_ && block < screen_.blocks; ++block) {
-      count += __builtin_popcountll(screen_.valid[block] & ~open(r, block));
+      count += __builtin_popcountll(among[block] & ~open(r, block));
     }
     return count;
   }

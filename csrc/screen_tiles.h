@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "primitives_avx512.h"
+#include "screen_audience.h"
 #include "screen_match.h"
 
 namespace visavis {

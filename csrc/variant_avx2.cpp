@@ -3,6 +3,7 @@
 
 #include "cpu.h"
 #include "kernel.h"
+#include "screen_audience.h"
 #include "screen_match.h"
 
 namespace visavis {
@@ -116,7 +117,8 @@ struct Avx2 {
 }  // namespace
 
 const Variant variant_avx2 = {
-    "avx2", lacks_avx2, true, screened_match<Avx2>, exhaustive_audience, exhaustive_scores,
+    "avx2", lacks_avx2, true, screened_match<Avx2>, screened_audience<Avx2>,
+    exhaustive_scores,
 };
 
 }  // namespace visavis

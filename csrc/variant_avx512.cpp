@@ -4,6 +4,7 @@
 #include "cpu.h"
 #include "kernel.h"
 #include "primitives_avx512.h"
+#include "screen_audience.h"
 #include "screen_match.h"
 
 namespace visavis {
@@ -64,7 +65,8 @@ struct Avx512 : Avx512Primitives {
 }  // namespace
 
 const Variant variant_avx512 = {
-    "avx512", lacks_avx512, true, screened_match<Avx512>, exhaustive_audience, exhaustive_scores,
+    "avx512", lacks_avx512, true, screened_match<Avx512>, screened_audience<Avx512>,
+    exhaustive_scores,
 };
 
 }  // namespace visavis

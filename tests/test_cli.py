@@ -135,6 +135,14 @@ def test_audience_ranks_customers(asked: list[object]) -> None:
     assert "Audience" in shown.errors
 
 
+def test_audiences_of_every_capability(asked: list[object]) -> None:
+    answered = done("audience", *asked, "--every", "--k", 5, "--json").json()["audience"]
+    ids = sorted({row["capability_id"] for row in answered})
+    assert ids == ["tea-counter", "tea-mail", "wine-mail"]
+    named = [part for name in ids for part in ("--capability", name)]
+    assert answered == done("audience", *asked, *named, "--k", 5, "--json").json()["audience"]
+
+
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
 def test_an_audience_is_written_with_its_record(
     asked: list[object], tmp_path: Path, suffix: str

@@ -76,6 +76,8 @@ def test_an_id_that_is_not_there(asked: list[object]) -> None:
         "message": "customer 'eve' is not in the base",
     }
     assert "no-tea" in refused("audience", *asked, "--capability", "no-tea")
+    assert "--every" in refused("audience", *asked)
+    assert "--every" in refused("audience", *asked, "--capability", "tea-mail", "--every")
 
 
 def test_variants_that_are_unknown_or_do_not_run(

@@ -211,6 +211,11 @@ def test_ev_min_must_be_a_number(ev_min):
     assert refusal(kernel.match, match_arguments(), ev_min=ev_min).field == "ev_min"
 
 
+@pytest.mark.parametrize("ev_min", [np.nan, "0", 1j, [0.0, np.nan], [0.0] * 9, [["0"]], [None, 0]])
+def test_ev_min_of_an_audience_is_one_or_one_each(ev_min):
+    assert refusal(kernel.audience, audience_arguments(), ev_min=ev_min).field == "ev_min"
+
+
 @pytest.mark.parametrize(
     "block", [(-1, 0), (0, 2**31), (0,), (1, 2, 3), 5, None, (0.5, 1), (True, 1)]
 )

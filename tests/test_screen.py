@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assertions import assert_same_match
+from assertions import assert_same_audience, assert_same_match
 from visavis import kernel
 from visavis.kernel.screen import BLOCK_CAPABILITIES, build_screen
 
@@ -203,6 +203,71 @@ def test_no_opportunity_is_lost(variant: str, seed: int) -> None:
         told = stats["skipped_by_rule"] + stats["skipped_by_bound"] + stats["screened"]
         assert told == len(x) * len(w)
     assert found.stats["skipped_by_rule"] == wanted.stats["skipped_by_rule"]
+
+
+@pytest.mark.parametrize("variant", SCREENED)
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_no_customer_of_an_audience_is_lost(variant: str, seed: int) -> None:
+    (x, w, b, prices), hints, asked = world(seed)
+    rng = np.random.default_rng(seed)
+    m = len(w)
+    x = np.tile(x, (int(rng.integers(1, 8)), 1))  # more rows, and ties between them
+    count = int(rng.choice([1, min(5, m), m]))
+    given = {
+        "capability_index": np.sort(rng.choice(m, count, replace=False)),
+        "k": min(int(rng.choice([1, 3, 30, 1_000])), len(x)),
+        "eligible": eligibility_of(rng, len(x), m),
+        "history": history_of(rng, len(x), m),
+        "ev_min": asked["ev_min"] if rng.random() < 0.7 else rng.normal(0, 2, count),
+        "block": asked["block"],
+    }
+    if isinstance(given["eligible"], kernel.Eligibility) and rng.random() < 0.7:
+        hints = {**hints, "plane_index": given["eligible"].plane_index}
+    with np.errstate(all="ignore"):
+        wanted = kernel.audience(x, kernel.pack(w, b, **prices), variant="portable", **given)
+        found = kernel.audience(x, kernel.pack(w, b, **prices, **hints), variant=variant, **given)
+    assert_same_audience(found, wanted)
+    for stats in (found.stats, wanted.stats):
+        told = stats["skipped_by_rule"] + stats["skipped_by_bound"] + stats["screened"]
+        assert told == len(x) * count
+    assert found.stats["skipped_by_rule"] == wanted.stats["skipped_by_rule"]
+
+
+@pytest.mark.parametrize("variant", SCREENED)
+def test_few_pairs_of_an_audience_are_verified(variant: str) -> None:
+    rng = np.random.default_rng(0)
+    x, w = gaussian(rng, (8_192, 64)), gaussian(rng, (100, 64)) / np.float32(8)
+    value = rng.lognormal(0, 1, 100)
+    panel = kernel.pack(w, rng.normal(-2, 1, 100), value=value, cost=value / 9, link="logistic")
+    given = {"capability_index": np.arange(100), "k": 10, "ev_min": None, "variant": variant}
+    found = kernel.audience(x, panel, **given)
+    assert found.stats["verified"] < 0.03 * found.stats["screened"]
+    # Who knows what to reach has even fewer to look at.
+    again = kernel.audience(x, panel, **{**given, "ev_min": found.expected_value[:, -1]})
+    assert again.stats["verified"] < 0.5 * found.stats["verified"]
+    assert_same_audience(again, found)
+
+
+@pytest.mark.parametrize("variant", SCREENED)
+def test_rows_that_limits_leave_short_are_screened_again(variant: str) -> None:
+    """Scoring their whole catalog instead would make a few closed groups cost more than all else."""
+    rng = np.random.default_rng(0)
+    x, w = gaussian(rng, (64, 64)), gaussian(rng, (40, 64)) / np.float32(8)
+    # A hundred variants of each product, much alike: one product fills the first list.
+    w = np.repeat(w, 100, axis=0) + gaussian(rng, (4_000, 64)) / np.float32(40)
+    product = np.repeat(np.arange(40), 100)
+    prices = {"value": np.ones(4_000), "cost": np.zeros(4_000), "link": "logistic"}
+    entries = np.sort(rng.choice(4_000, 30, replace=False)).astype(np.int32)
+    history = kernel.History(
+        np.arange(65) * 30, np.tile(entries, 64), rng.normal(0, 1, 64 * 30).astype(np.float32)
+    )
+    panel = kernel.pack(w, np.zeros(4_000), product=product, **prices)
+    given = {"k": 12, "limits": kernel.Limits(product=1), "history": history}
+    found = kernel.match(x, panel, variant=variant, **given)
+    assert_same_match(found, kernel.match(x, panel, variant="portable", **given))
+    assert found.stats["rescreens"] >= 64
+    assert found.stats["verified"] < 0.5 * 64 * 4_000
 
 
 @pytest.mark.parametrize("variant", SCREENED)

@@ -63,6 +63,7 @@ def audience(
     variant: int,
     bound: BoundProblem,
     capability_index: npt.NDArray[np.int32],
+    ev_min: npt.NDArray[np.float64],
     customer_index: npt.NDArray[np.int64],
     expected_value: npt.NDArray[np.float64],
     propensity: npt.NDArray[np.float64],

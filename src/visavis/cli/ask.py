@@ -20,6 +20,7 @@ from visavis.cli.options import (
     open_engine,
 )
 from visavis.cli.output import cell, print_json, print_pairs, stages
+from visavis.errors import InputError
 from visavis.terminal import add_row, new_console, new_table
 
 if TYPE_CHECKING:
@@ -100,7 +101,12 @@ def _print_record(out: Path, record: dict[str, Any], as_json: bool) -> None:
 def audience(
     base: BaseFolder,
     catalog: CatalogFile,
-    capability: Annotated[list[str], typer.Option(help="An id; may be given many times.")],
+    capability: Annotated[
+        list[str] | None, typer.Option(help="An id; may be given many times.")
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--every", help="Ask for all capabilities of the catalog.")
+    ] = False,
     policy: PolicyFile = None,
     k: Annotated[int, typer.Option(min=1, help="At most so many customers each.")] = 10,
     out: Annotated[
@@ -112,9 +118,11 @@ def audience(
     variant: VariantName = None,
     as_json: AsJson = False,
 ) -> None:
-    """The reverse: one capability and the customers whom it fits best."""
+    """The reverse: a capability and the customers whom it fits best."""
     from visavis.cli.records import check_out, describe_run, with_notice, write_results
 
+    if bool(capability) == every:
+        raise InputError("give one or more of it, or --every", field="--capability")
     if out is not None:
         inputs = {"--base": base, "--catalog": catalog, "--policy": policy}
         check_out(out, _RESULT_SUFFIXES, inputs)
@@ -129,7 +137,7 @@ def audience(
         if out is not None:
             record = {
                 **describe_run(engine, table, stage.seconds, called="audience"),
-                "asked_capability_ids": sorted(set(capability)),
+                "asked_capability_ids": sorted(set(capability or engine.catalog.ids)),
                 "k": k,
                 "row_count": table.num_rows,
             }

@@ -9,6 +9,7 @@
 
     engine.py        Engine: what one (base, catalog, policy, as_of) needs, and its questions
     blocks.py        blocks of customers over threads
+    audiences.py     the best customers of each capability, gathered from blocks
     matches.py       opportunities as a table, each with its reasons
     explanation.py   why one customer has, or has not, one opportunity
 

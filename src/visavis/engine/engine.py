@@ -17,6 +17,7 @@ from visavis.base import Base
 from visavis.catalog import Catalog
 from visavis.domain import CUSTOMER_ID, OBJECTED, Link, parse_date
 from visavis.eligibility import Gates
+from visavis.engine.audiences import Audiences
 from visavis.engine.blocks import Progress, check_count, history_of, over_blocks, rows_of
 from visavis.engine.explanation import Explanation, explain_pair
 from visavis.engine.matches import Matches, joined
@@ -175,7 +176,7 @@ class Engine:
 
     def audience(
         self,
-        capability_ids: Sequence[str],
+        capability_ids: Sequence[str] | None = None,
         *,
         k: int,
         progress: Progress | None = None,
@@ -184,7 +185,8 @@ class Engine:
 
         Parameters
         ----------
-        capability_ids : sequence of str
+        capability_ids : sequence of str, optional
+            Default: every capability of the catalog, in one pass.
         k : int
             At most so many customers per capability.
         progress : callable, optional
@@ -194,28 +196,46 @@ class Engine:
         pyarrow.Table
             capability_id, rank, customer_id, propensity, expected_value, control; capabilities in
             order of their ids, customers by expected value descending, then id.
+
+        Raises
+        ------
+        LimitError
+            If capabilities × k exceed 2^28.
         """
         if isinstance(capability_ids, str):
             raise SchemaError("must be a list of ids, got one text", field="capability_ids")
         check_count(k, "k", 1)
-        asked = np.unique([self.catalog.index_of(name) for name in capability_ids])
+        if capability_ids is None:
+            asked = np.arange(self.catalog.capability_count)
+        else:
+            asked = np.unique([self.catalog.index_of(name) for name in capability_ids])
         if not len(asked):
             raise InputError("must name at least one capability", field="capability_ids")
-        panel, ev_min = self.panel, self.policy.ev_min
-        blocks = self._over_blocks(
-            lambda rows, eligible, history: kernel.audience(
+        k = min(k, max(1, len(self.customer_index)))
+        if len(asked) * k > kernel.RESULT_CELLS_MAX:
+            raise LimitError(
+                f"{len(asked)} capabilities × {k} ranks exceed 2^28: ask for less", field="k"
+            )
+        panel, index = self.panel, asked.astype(np.int32)
+        best = Audiences(len(asked), k, self.policy.ev_min)
+
+        def add(
+            rows: npt.NDArray[np.int64], eligible: kernel.Eligibility, history: kernel.History
+        ) -> None:
+            found = kernel.audience(
                 rows_of(self.base.indicators, rows),
                 panel,
-                capability_index=asked.astype(np.int32),
+                capability_index=index,
                 k=k,
                 eligible=eligible,
                 history=history,
-                ev_min=ev_min,
+                ev_min=best.least,
                 variant=self.variant,
-            ),
-            progress,
-        )
-        return self._audience_table(asked, list(blocks), k)
+            )
+            best.add(rows, found)
+
+        self._over_blocks(add, progress)
+        return self._audience_table(asked, best)
 
     def scores(self, customer_index: npt.ArrayLike) -> kernel.ScoresResult:
         """Every number of some customers, dense, for baselines; eligibility is not looked at.
@@ -283,41 +303,22 @@ class Engine:
 
         return list(over_blocks(self.customer_index, self.threads, run, progress))
 
-    def _audience_table(
-        self,
-        asked: npt.NDArray[np.int64],
-        blocks: list[tuple[npt.NDArray[np.int64], kernel.AudienceResult]],
-        k: int,
-    ) -> pa.Table:
-        """Merge the blocks' lists: each holds its own best, so the best of all are among them."""
-        parts = []
-        for position, j in enumerate(asked):
-            found = [
-                (rows[a.customer_index[position, : a.customer_count[position]]], a, position)
-                for rows, a in blocks
-            ]
-            index = np.concatenate([rows for rows, _, _ in found] or [np.empty(0, np.int64)])
-            ev = np.concatenate(
-                [a.expected_value[p, : len(rows)] for rows, a, p in found] or [np.empty(0)]
-            )
-            propensity = np.concatenate(
-                [a.propensity[p, : len(rows)] for rows, a, p in found] or [np.empty(0)]
-            )
-            best = np.lexsort((index, -ev))[:k]
-            chosen = index[best]
-            parts.append(
-                pa.table(
-                    {
-                        "capability_id": pa.array([self.catalog.ids[j]] * len(best), pa.string()),
-                        "rank": pa.array(np.arange(1, len(best) + 1, dtype=np.int32)),
-                        CUSTOMER_ID: self.base.customer_ids.take(pa.array(chosen)),
-                        "propensity": propensity[best],
-                        "expected_value": ev[best],
-                        "control": self.control[chosen],
-                    }
-                )
-            )
-        return pa.concat_tables(parts).combine_chunks()
+    def _audience_table(self, asked: npt.NDArray[np.int64], best: Audiences) -> pa.Table:
+        position, chosen, ev, propensity = best.in_order()
+        # Of each position the entries stand together: a rank is the distance from the first.
+        rank = np.arange(len(position)) - np.searchsorted(position, position)
+        return pa.table(
+            {
+                "capability_id": pa.array(self.catalog.ids, pa.string()).take(
+                    pa.array(asked[position])
+                ),
+                "rank": pa.array((rank + 1).astype(np.int32)),
+                CUSTOMER_ID: self.base.customer_ids.take(pa.array(chosen)),
+                "propensity": propensity,
+                "expected_value": ev,
+                "control": self.control[chosen],
+            }
+        )
 
 
 def _rows_of(base: Base, customer_ids: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -347,7 +348,7 @@ def audience(
     base: Base,
     catalog: Catalog,
     policy: Policy,
-    capability_ids: Sequence[str],
+    capability_ids: Sequence[str] | None = None,
     *,
     k: int,
     **options: Any,

@@ -129,7 +129,7 @@ def as_not_negative(value: int, field: str) -> int:
     return 0 if type(value) is int and value == 0 else as_positive(value, field)
 
 
-def as_number(value: float, field: str) -> float:
+def as_number(value: object, field: str) -> float:
     """A float64 that is not NaN; infinities pass."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise SchemaError(f"must be a number, got {value!r}", field=field)

@@ -37,7 +37,7 @@ from visavis.kernel.types import (
     Panel,
     ScoresResult,
 )
-from visavis.kernel.variant import chosen_variant
+from visavis.kernel.variant import Variant, chosen_variant
 
 __all__ = ["audience", "exp", "log1p", "match", "pack", "scores"]
 
@@ -227,10 +227,7 @@ def match(
     InputError
         Naming the argument and the row.
     """
-    chosen = chosen_variant(variant)
-    require(panel, Panel, "panel", "made by pack")
-    if chosen.is_screened:
-        panel.prepare()
+    chosen = _screening(variant, panel)
     x, bound = _bind(indicators, panel, eligible, history, ev_min, block)
     size = as_positive(k, "k")
     if len(x) * size > RESULT_CELLS_MAX:
@@ -271,7 +268,7 @@ def audience(
     k: int,
     eligible: npt.NDArray[np.bool_] | Eligibility | None = None,
     history: History | None = None,
-    ev_min: float | None = 0.0,
+    ev_min: float | npt.ArrayLike | None = 0.0,
     variant: str | None = None,
     block: tuple[int, int] = (0, 0),
 ) -> AudienceResult:
@@ -279,8 +276,10 @@ def audience(
 
     Parameters
     ----------
-    indicators, panel, eligible, history, ev_min, variant, block
+    indicators, panel, eligible, history, variant, block
         As in `match`.
+    ev_min : float, array_like of shape (n_asked,), or None
+        The least expected value, of all or of each asked capability; None = no minimum.
     capability_index : array_like of shape (n_asked,), int32
         Ascending, without duplicates.
     k : int
@@ -290,8 +289,8 @@ def audience(
     -------
     AudienceResult
     """
-    index = chosen_variant(variant).index
-    x, bound = _bind(indicators, panel, eligible, history, ev_min, block)
+    chosen = _screening(variant, panel)
+    x, bound = _bind(indicators, panel, eligible, history, None, block)
     size = min(as_positive(k, "k"), max(1, len(x)))
     asked = as_array(capability_index, np.int32, "capability_index", ndim=1)
     if not len(asked):
@@ -303,6 +302,7 @@ def audience(
     outside = (asked < 0) | (asked >= panel.capability_count)
     refuse_where(outside, "capability_index", f"must lie in [0, {panel.capability_count})", asked)
     refuse_where(np.diff(asked, prepend=-1) <= 0, "capability_index", "must ascend strictly", asked)
+    least = _least_of_each(ev_min, len(asked))
     shape = (len(asked), size)
     result = AudienceResult(
         np.full(shape, -1, dtype=np.int64),
@@ -313,9 +313,10 @@ def audience(
     )
     if len(x):
         status, stats = _kernel.audience(
-            index,
+            chosen.index,
             bound,
             asked,
+            least,
             result.customer_index,
             result.expected_value,
             result.propensity,
@@ -341,7 +342,7 @@ def scores(
     LimitError
         If customers × capabilities exceed 2^26: ask for fewer rows at a time.
     """
-    index = chosen_variant(variant).index
+    chosen = chosen_variant(variant)
     x, bound = _bind(indicators, panel, None, history, None, block)
     shape = (len(x), panel.capability_count)
     if shape[0] * shape[1] > DENSE_PAIRS_MAX:
@@ -354,11 +355,34 @@ def scores(
     if len(x):
         check_status(
             _kernel.scores(
-                index, bound, result.linear_predictor, result.expected_value, result.propensity
+                chosen.index,
+                bound,
+                result.linear_predictor,
+                result.expected_value,
+                result.propensity,
             ),
             x,
         )
     return result
+
+
+def _screening(variant: str | None, panel: Panel) -> Variant:
+    """The variant, with what it screens by in place."""
+    chosen = chosen_variant(variant)
+    require(panel, Panel, "panel", "made by pack")
+    if chosen.is_screened:
+        panel.prepare()
+    return chosen
+
+
+def _least_of_each(ev_min: float | npt.ArrayLike | None, count: int) -> Float64:
+    if ev_min is None:
+        return np.full(count, -math.inf)
+    if isinstance(ev_min, (bool, int, float, np.number, str)):
+        return np.full(count, as_number(ev_min, "ev_min"))
+    least = as_vector(ev_min, np.float64, "ev_min", count)
+    refuse_where(np.isnan(least), "ev_min", "must not be NaN", least)
+    return least
 
 
 def _bind(
