@@ -10,10 +10,13 @@ REQUIREMENTS = $(BIN)/python -c "import sys, tomllib; \
   project = tomllib.load(open('pyproject.toml', 'rb')); \
   wanted = {'build': project['build-system']['requires'], **project['project']['optional-dependencies']}; \
   print(*wanted[sys.argv[1]], sep='\n')"
+# A finding ends the process. Leaks are not looked for: the interpreter itself leaves some.
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined
+KERNEL_TESTS := $(addprefix tests/test_,$(addsuffix .py,screen kernel kernel_doors score selfcheck))
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long symbols lint types format bench build clean check-machine
+.PHONY: help demo test test-long asan symbols lint types format bench build clean check-machine
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -26,6 +29,15 @@ test: $(VENV)/.core $(VENV)/.test ## set up, then run the tests (TEST_ARGS=…)
 
 test-long: $(VENV)/.core $(VENV)/.test ## ten thousand hostile worlds for the screened variants
 	@VISAVIS_EXAMPLES=3500 $(BIN)/python -m pytest tests/test_screen.py
+
+asan: $(VENV)/.core $(VENV)/.test ## the kernel's tests under AddressSanitizer and UBSan
+	@CXXFLAGS="$(SANITIZE) -fno-omit-frame-pointer -g1" LDFLAGS="$(SANITIZE)" \
+	  $(BIN)/python setup.py --quiet build --build-base build/asan --build-temp build/asan/temp
+	@LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so) \
+	    $$($(CXX) -print-file-name=libstdc++.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
+	  PYTHONPATH="$$(echo build/asan/lib.*)" \
+	  $(BIN)/python -m pytest --capture=sys $(KERNEL_TESTS)
 
 symbols: $(VENV)/.core ## no symbol of a variant but its table may be picked by the linker for others
 	@$(BIN)/python setup.py --quiet build_clib --build-clib build/symbols --build-temp build/symbols

@@ -332,7 +332,8 @@ class MatchScreener {
     do {
       const int l = __builtin_ctzll(kept);
       kept &= kept - 1;
-      const float z = static_cast<float>(sums[l] - row.offset) * scale[l] * row.step + bias[l];
+      const float sum = static_cast<float>(less_offset(sums[l], row.offset));
+      const float z = sum * scale[l] * row.step + bias[l];
       append(r, static_cast<std::int32_t>(block * places + l), {z, margin});
     } while (kept != 0);
     if (search_[r].count > pool_size_ - places) {

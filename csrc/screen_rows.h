@@ -47,6 +47,12 @@ struct QuantisedRow {
   std::int32_t offset;  // 128 · Σ x̂: what storing weights plus 128 adds to every sum
 };
 
+// What a sum is without what storing weights plus 128 has added; both wrap around alike.
+inline std::int32_t less_offset(std::int32_t sum, std::int32_t offset) {
+  return static_cast<std::int32_t>(static_cast<std::uint32_t>(sum) -
+                                   static_cast<std::uint32_t>(offset));
+}
+
 // x̂ and what is known about its error. All columns beyond the indicators' are 0.
 inline void quantise_row(const IndicatorsView& view, const ScreenView& screen, std::int64_t row,
                          int largest_step, std::int8_t* quantised, double* scaled,

@@ -41,12 +41,12 @@ struct TileUnit {
   static void multiply() {
     for (int m = 0; m < 16; ++m) {
       for (int n = 0; n < 16; ++n) {
-        std::int32_t sum;
+        std::uint32_t sum;  // wraps around, as the unit's does
         std::memcpy(&sum, &tile(c).bytes[m][4 * n], sizeof sum);
         for (int q = 0; q < 16; ++q) {
           for (int i = 0; i < 4; ++i) {
-            sum += static_cast<std::int32_t>(static_cast<std::int8_t>(tile(a).bytes[m][4 * q + i])) *
-                   static_cast<std::int32_t>(tile(b).bytes[q][4 * n + i]);
+            const auto x = static_cast<std::int8_t>(tile(a).bytes[m][4 * q + i]);
+            sum += static_cast<std::uint32_t>(x * tile(b).bytes[q][4 * n + i]);
           }
         }
         std::memcpy(&tile(c).bytes[m][4 * n], &sum, sizeof sum);

@@ -30,8 +30,10 @@ class Buffer {
   void allocate(std::int64_t size) {
     constexpr std::size_t line = 64;
     if (size < 0 || static_cast<std::uint64_t>(size) > (SIZE_MAX - line) / sizeof(T)) return;
-    const std::size_t bytes = static_cast<std::size_t>(size) * sizeof(T);
-    values_ = static_cast<T*>(std::aligned_alloc(line, (bytes / line + 1) * line));
+    // Not rounded up to whole lines: what is read beyond the end is for a sanitizer to find.
+    const std::size_t bytes = size > 0 ? static_cast<std::size_t>(size) * sizeof(T) : 1;
+    void* memory = nullptr;
+    if (posix_memalign(&memory, line, bytes) == 0) values_ = static_cast<T*>(memory);
   }
   bool ok() const { return values_ != nullptr; }
   T* get() { return values_; }

@@ -251,7 +251,7 @@ def test_few_pairs_of_an_audience_are_verified(variant: str) -> None:
 
 @pytest.mark.parametrize("variant", SCREENED)
 def test_rows_that_limits_leave_short_are_screened_again(variant: str) -> None:
-    """Scoring their whole catalog instead would make a few closed groups cost more than all else."""
+    """Scoring their whole catalog instead would let a few closed groups cost more than all else."""
     rng = np.random.default_rng(0)
     x, w = gaussian(rng, (64, 64)), gaussian(rng, (40, 64)) / np.float32(8)
     # A hundred variants of each product, much alike: one product fills the first list.
