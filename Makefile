@@ -12,11 +12,16 @@ REQUIREMENTS = $(BIN)/python -c "import sys, tomllib; \
   print(*wanted[sys.argv[1]], sep='\n')"
 # A finding ends the process. Leaks are not looked for: the interpreter itself leaves some.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined
-KERNEL_TESTS := $(addprefix tests/test_,$(addsuffix .py,screen kernel kernel_doors score selfcheck))
+# The interpreter is not built with sanitizers: their libraries must come before all others.
+SANITIZED = LD_PRELOAD="$(foreach library,asan ubsan stdc++,$(shell $(CXX) -print-file-name=lib$(library).so)) \
+  $(CURDIR)/build/asan/trace_pc.so" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+  PYTHONMALLOC=malloc PYTHONPATH="$(CURDIR)/$$(echo build/asan/lib.*)"
+FUZZ_SECONDS ?= 60
+KERNEL_TESTS := $(patsubst %,tests/test_%.py,screen kernel kernel_doors score selfcheck)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long asan symbols lint types format bench build clean check-machine
+.PHONY: help demo test test-long asan fuzz symbols lint types format bench build clean check-machine
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,14 +35,19 @@ test: $(VENV)/.core $(VENV)/.test ## set up, then run the tests (TEST_ARGS=…)
 test-long: $(VENV)/.core $(VENV)/.test ## ten thousand hostile worlds for the screened variants
 	@VISAVIS_EXAMPLES=3500 $(BIN)/python -m pytest tests/test_screen.py
 
-asan: $(VENV)/.core $(VENV)/.test ## the kernel's tests under AddressSanitizer and UBSan
-	@CXXFLAGS="$(SANITIZE) -fno-omit-frame-pointer -g1" LDFLAGS="$(SANITIZE)" \
+asan: $(VENV)/.core $(VENV)/.test build/asan/trace_pc.so ## the kernel's tests under AddressSanitizer and UBSan
+	@$(SANITIZED) $(BIN)/python -m pytest --capture=sys $(KERNEL_TESTS)
+
+fuzz: $(VENV)/.core $(VENV)/.fuzz build/asan/trace_pc.so ## coverage-guided arguments for the kernel (FUZZ_SECONDS=…)
+	@mkdir -p build/fuzz/corpus
+	@$(SANITIZED) $(BIN)/python tests/fuzz/fuzz_match.py -max_total_time=$(FUZZ_SECONDS) \
+	  -len_control=0 -max_len=512 -print_final_stats=1 -verbosity=0 -artifact_prefix=build/fuzz/ build/fuzz/corpus
+
+build/asan/trace_pc.so: $(CORE) tests/fuzz/trace_pc.c | $(VENV)/.core
+	@echo "building the compiled core with sanitizers"
+	@CXXFLAGS="$(SANITIZE) -fsanitize-coverage=trace-pc -fno-omit-frame-pointer -g1" LDFLAGS="$(SANITIZE)" \
 	  $(BIN)/python setup.py --quiet build --build-base build/asan --build-temp build/asan/temp
-	@LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so) \
-	    $$($(CXX) -print-file-name=libstdc++.so)" \
-	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
-	  PYTHONPATH="$$(echo build/asan/lib.*)" \
-	  $(BIN)/python -m pytest --capture=sys $(KERNEL_TESTS)
+	@$(CXX) -x c -O2 -shared -fPIC tests/fuzz/trace_pc.c -o $@
 
 symbols: $(VENV)/.core ## no symbol of a variant but its table may be picked by the linker for others
 	@$(BIN)/python setup.py --quiet build_clib --build-clib build/symbols --build-temp build/symbols
@@ -99,6 +109,11 @@ $(VENV)/.core: $(VENV)/.python $(CORE)
 $(VENV)/.demo: $(VENV)/.core
 	@echo "installing what the demo needs"
 	@$(REQUIREMENTS) demo > $(VENV)/demo.txt && $(PIP) --requirement $(VENV)/demo.txt
+	@touch $@
+
+$(VENV)/.fuzz: $(VENV)/.core
+	@echo "installing what the fuzzer needs"
+	@$(REQUIREMENTS) fuzz > $(VENV)/fuzz.txt && $(PIP) --requirement $(VENV)/fuzz.txt
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.core
