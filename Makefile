@@ -21,7 +21,7 @@ KERNEL_TESTS := $(patsubst %,tests/test_%.py,screen kernel kernel_doors score se
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long asan fuzz symbols lint types format bench build clean check-machine
+.PHONY: help demo test test-long asan fuzz symbols aarch64 lint types format bench build clean check-machine
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -57,6 +57,16 @@ symbols: $(VENV)/.core ## no symbol of a variant but its table may be picked by 
 	@for library in build/symbols/libvisavis_{portable,avx2,avx512,amx,amx_emulated}.a; do \
 	  [ ! -e "$$library" ] || [ "$$(nm --extern-only --defined-only "$$library" | grep -c ' [A-Z] ')" = 1 ] || \
 	  { echo "$$library: exports more than its table" >&2; exit 1; }; done
+
+aarch64: ## the portable variant's bits on another processor, emulated (needs a cross compiler and qemu)
+	@command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null || \
+	  { echo "make aarch64 needs a cross compiler and an emulator (on Debian and Ubuntu: the packages g++-aarch64-linux-gnu and qemu-user)" >&2; exit 1; }
+	@mkdir -p build/aarch64
+	@for compiler in aarch64-linux-gnu-g++ $(firstword $(CXX)); do \
+	  $$compiler -std=c++17 -O3 -ffp-contract=off -fno-fast-math -Wall -Wextra -Icsrc -static \
+	    -o build/aarch64/$$compiler csrc/variant_portable.cpp tests/aarch64/same_bits.cpp || exit 1; done
+	@there=$$(qemu-aarch64 build/aarch64/aarch64-linux-gnu-g++) && here=$$(build/aarch64/$(firstword $(CXX))) && \
+	  echo "aarch64 $$there, here $$here" && [ "$$there" = "$$here" ]
 
 lint: $(VENV)/.core $(VENV)/.test ## ruff: rules and format
 	@$(BIN)/ruff check .

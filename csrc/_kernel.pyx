@@ -98,6 +98,11 @@ cdef extern from "kernel.h" namespace "visavis" nogil:
         int64_t screened
         int64_t verified
         int64_t rescreens
+        int64_t quantise_ns
+        int64_t history_ns
+        int64_t screen_ns
+        int64_t verify_ns
+        int64_t walk_ns
 
     cdef struct MatchOutput:
         int64_t k
@@ -340,6 +345,16 @@ cdef dict _stats(const Stats& stats):
     }
 
 
+cdef dict _nanoseconds(const Stats& stats):
+    return {
+        "quantise": stats.quantise_ns,
+        "history": stats.history_ns,
+        "screen": stats.screen_ns,
+        "verify": stats.verify_ns,
+        "walk": stats.walk_ns,
+    }
+
+
 cdef _require_screen(const Variant* chosen, BoundProblem bound):
     if chosen.screened and bound.problem.panel.screen == NULL:
         raise ValueError("the panel was bound before its screen was built")
@@ -354,7 +369,7 @@ def match(
     double[:, ::1] propensity not None,
     int32_t[::1] opportunity_count not None,
 ):
-    """Fills the four outputs; returns (status, stats)."""
+    """Fills the four outputs; returns (status, stats, nanoseconds by stage)."""
     cdef Limits c_limits
     cdef MatchOutput out
     cdef Stats stats
@@ -370,7 +385,7 @@ def match(
     out.opportunity_count = &opportunity_count[0]
     with nogil:
         status = chosen.match(bound.problem, c_limits, out, &stats)
-    return _status(status), _stats(stats)
+    return _status(status), _stats(stats), _nanoseconds(stats)
 
 
 def audience(
@@ -383,7 +398,7 @@ def audience(
     double[:, ::1] propensity not None,
     int64_t[::1] customer_count not None,
 ):
-    """Fills the four outputs; returns (status, stats)."""
+    """Fills the four outputs; returns (status, stats, nanoseconds by stage)."""
     cdef AudienceOutput out
     cdef Stats stats
     cdef Status status
@@ -400,7 +415,7 @@ def audience(
     out.customer_count = &customer_count[0]
     with nogil:
         status = chosen.audience(bound.problem, out, &stats)
-    return _status(status), _stats(stats)
+    return _status(status), _stats(stats), _nanoseconds(stats)
 
 
 def scores(

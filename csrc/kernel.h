@@ -128,6 +128,13 @@ struct Stats {
   std::int64_t screened;
   std::int64_t verified;   // pairs scored in float64
   std::int64_t rescreens;  // customers × extra rounds that the limits made necessary
+  // Where a screened match spent its time, in nanoseconds: reading and quantising rows, history
+  // pairs, products and bounds, exact scores and lists, walks under limits.
+  std::int64_t quantise_ns;
+  std::int64_t history_ns;
+  std::int64_t screen_ns;
+  std::int64_t verify_ns;
+  std::int64_t walk_ns;
 };
 
 struct MatchOutput {

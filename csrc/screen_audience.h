@@ -54,7 +54,9 @@ class AudienceScreener {
     for (std::int64_t first = 0; first < rows; first += rows_.count()) {
       const std::int64_t most = smaller(rows_.capacity(), larger(audience_first_rows, first));
       rows_.take(first, smaller(most, rows - first));
+      watch_.lap(&stats_->quantise_ns);
       for (std::int64_t r = 0; r < rows_.count(); ++r) begin_row(r);
+      watch_.lap(&stats_->history_ns);
       for (std::int64_t block = 0; block < screen_.blocks;) block = screen_run(block);
     }
     write_audience(lists_.get(), out_);
@@ -164,9 +166,11 @@ class AudienceScreener {
                        static_cast<std::int32_t>(rows_.active(a));
                  }
                });
+    watch_.lap(&stats_->screen_ns);
     for (std::int64_t l = 0; l < places; ++l) {
       if (count_[l] > 0) settle(static_cast<std::int32_t>(block * places + l), l);
     }
+    watch_.lap(&stats_->verify_ns);
     return true;
   }
 
@@ -240,6 +244,7 @@ class AudienceScreener {
   const AudienceOutput& out_;
   Stats* const stats_;
   const std::int64_t kept_;
+  Stopwatch watch_;
   ScreenedRows<Traits> rows_;
   Buffer<std::uint64_t> asked_;  // per block: places that are asked
   Buffer<std::int32_t> slot_;    // per place: which of the asked it is, −1 = none

@@ -92,10 +92,12 @@ class MatchScreener {
           first == 0 ? smaller(rows_.capacity(), first_rows) : rows_.capacity();
       rows_.take(first, smaller(most, rows - first));
       begin_rows();
+      watch_.lap(&stats_->quantise_ns);
       screen_all();
       if (doubt_guesses()) screen_all();
       learn_guess();
       while (walk_lists()) screen_all();
+      watch_.lap(&stats_->walk_ns);
     }
     return {};
   }
@@ -138,13 +140,18 @@ class MatchScreener {
   }
 
   void screen_all() {
+    // What lies before a second pass, doubts and walks, belongs to the walk.
+    if (!is_first_pass_) watch_.lap(&stats_->walk_ns);
     take_history();
+    watch_.lap(&stats_->history_ns);
     for (std::int64_t block = 0; block < screen_.blocks;) block = screen_run(block);
+    watch_.lap(&stats_->screen_ns);
     for (std::int64_t r = 0; r < rows_.count(); ++r) {
       if (!search_[r].asked) continue;
       if (search_[r].count > kept_) condense(r);
       settle(r);
     }
+    watch_.lap(&stats_->verify_ns);
     is_first_pass_ = false;
   }
 
@@ -561,6 +568,7 @@ class MatchScreener {
   Stats* const stats_;
   const std::int64_t kept_;  // K′
   const std::int64_t pool_size_;
+  Stopwatch watch_;
   bool is_first_pass_ = true;
   float guess_ = -INFINITY;
   ScreenedRows<Traits> rows_;

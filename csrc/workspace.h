@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <ctime>
 
 #if defined(__x86_64__)
 #include <xmmintrin.h>
@@ -41,6 +42,25 @@ class Buffer {
 
  private:
   T* values_ = nullptr;
+};
+
+// Time by stage: each lap is added to where it belongs.
+class Stopwatch {
+ public:
+  void lap(std::int64_t* nanoseconds) {
+    const std::int64_t now = read();
+    *nanoseconds += now - last_;
+    last_ = now;
+  }
+
+ private:
+  static std::int64_t read() {
+    timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return static_cast<std::int64_t>(now.tv_sec) * 1'000'000'000 + now.tv_nsec;
+  }
+
+  std::int64_t last_ = read();
 };
 
 // Round to nearest, denormals kept, exceptions masked, for as long as it lives. Loading a library

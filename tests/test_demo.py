@@ -83,7 +83,7 @@ def test_the_match_of_the_demo_has_the_bits_of_the_oracle(done: demo.DemoRun) ->
     whole = {
         name: np.concatenate([getattr(part, name) for part in parts])[matched] for name in fields
     }
-    assert_same_match(done.matches.result, MatchResult(**whole, stats={}))
+    assert_same_match(done.matches.result, MatchResult(**whole, stats={}, nanoseconds={}))
 
 
 def test_every_customers_own_five_reach_the_untuned_score(done: demo.DemoRun) -> None:

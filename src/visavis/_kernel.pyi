@@ -58,7 +58,7 @@ def match(
     expected_value: npt.NDArray[np.float64],
     propensity: npt.NDArray[np.float64],
     opportunity_count: npt.NDArray[np.int32],
-) -> tuple[tuple[int, int, int], dict[str, int]]: ...
+) -> tuple[tuple[int, int, int], dict[str, int], dict[str, int]]: ...
 def audience(
     variant: int,
     bound: BoundProblem,
@@ -68,7 +68,7 @@ def audience(
     expected_value: npt.NDArray[np.float64],
     propensity: npt.NDArray[np.float64],
     customer_count: npt.NDArray[np.int64],
-) -> tuple[tuple[int, int, int], dict[str, int]]: ...
+) -> tuple[tuple[int, int, int], dict[str, int], dict[str, int]]: ...
 def scores(
     variant: int,
     bound: BoundProblem,

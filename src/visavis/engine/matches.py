@@ -194,14 +194,12 @@ def _largest(terms: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.int64
 
 def joined(results: Sequence[kernel.MatchResult]) -> kernel.MatchResult:
     """One result from those of blocks, at least one, in their order."""
-    stats: dict[str, int] = {}
-    for result in results:
-        for name, amount in result.stats.items():
-            stats[name] = stats.get(name, 0) + amount
+    first = results[0]
     return kernel.MatchResult(
         np.concatenate([result.capability_index for result in results]),
         np.concatenate([result.expected_value for result in results]),
         np.concatenate([result.propensity for result in results]),
         np.concatenate([result.opportunity_count for result in results]),
-        stats,
+        {name: sum(result.stats[name] for result in results) for name in first.stats},
+        {name: sum(result.nanoseconds[name] for result in results) for name in first.nanoseconds},
     )

@@ -60,6 +60,7 @@ _STATUS_REASON: Final = {
 }
 
 _STATS: Final = ("skipped_by_rule", "skipped_by_bound", "screened", "verified", "rescreens")
+_STAGES: Final = ("quantise", "history", "screen", "verify", "walk")
 
 
 def exp(y: npt.ArrayLike) -> Float64:
@@ -244,9 +245,10 @@ def match(
         np.empty((len(x), size), dtype=np.float64),
         np.empty(len(x), dtype=np.int32),
         dict.fromkeys(_STATS, 0),
+        dict.fromkeys(_STAGES, 0),
     )
     if len(x):
-        status, stats = _kernel.match(
+        status, stats, nanoseconds = _kernel.match(
             chosen.index,
             bound,
             (product, channel, family),
@@ -257,6 +259,7 @@ def match(
         )
         check_status(status, x)
         result.stats.update(stats)
+        result.nanoseconds.update(nanoseconds)
     return result
 
 
@@ -310,9 +313,10 @@ def audience(
         np.zeros(shape, dtype=np.float64),
         np.zeros(len(asked), dtype=np.int64),
         dict.fromkeys(_STATS, 0),
+        dict.fromkeys(_STAGES, 0),
     )
     if len(x):
-        status, stats = _kernel.audience(
+        status, stats, nanoseconds = _kernel.audience(
             chosen.index,
             bound,
             asked,
@@ -324,6 +328,7 @@ def audience(
         )
         check_status(status, x)
         result.stats.update(stats)
+        result.nanoseconds.update(nanoseconds)
     return result
 
 

@@ -130,6 +130,10 @@ class MatchResult:
     stats : dict
         ``skipped_by_rule + skipped_by_bound + screened`` = pairs; ``verified`` pairs were scored in
         float64; ``rescreens`` counts extra rounds that limits made necessary. Not promised bytes.
+    nanoseconds : dict
+        What a screened variant spent on ``quantise`` (reading rows), ``history`` (pairs with an
+        adjustment), ``screen`` (products and bounds), ``verify`` (exact scores and lists) and
+        ``walk`` (limits); of the portable variant, zeros.
     """
 
     capability_index: Int32
@@ -137,6 +141,7 @@ class MatchResult:
     propensity: Float64
     opportunity_count: Int32
     stats: dict[str, int]
+    nanoseconds: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,6 +157,8 @@ class AudienceResult:
     customer_count : ndarray of shape (n_asked,), int64
     stats : dict
         As in `MatchResult`, over customers × asked capabilities.
+    nanoseconds : dict
+        As in `MatchResult`.
     """
 
     customer_index: Int64
@@ -159,6 +166,7 @@ class AudienceResult:
     propensity: Float64
     customer_count: Int64
     stats: dict[str, int]
+    nanoseconds: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
