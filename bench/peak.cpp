@@ -8,6 +8,9 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+
+#include "cpu.h"
+#include "tiles_amx.h"
 #endif
 
 namespace {
@@ -64,6 +67,17 @@ __attribute__((target("avx2"))) void maddubs256(std::int64_t count) {
     }
   }
 }
+
+void tiles(std::int64_t count) {
+  using visavis::TileUnit;
+  const TileUnit::State unit;
+  for (std::int64_t i = 0; i < count; ++i) {
+    TileUnit::multiply<0, 4, 6>();
+    TileUnit::multiply<1, 4, 7>();
+    TileUnit::multiply<2, 5, 6>();
+    TileUnit::multiply<3, 5, 7>();
+  }
+}
 #endif
 
 }  // namespace
@@ -77,5 +91,6 @@ int main() {
   }
   if (__builtin_cpu_supports("avx512f")) report("fma_512", 10 * 16, fma512);
   if (__builtin_cpu_supports("avx512vnni")) report("vnni_512", 10 * 64, vnni512);
+  if (visavis::lacks_amx() == nullptr) report("amx_int8", 4 * 16 * 16 * 64, tiles);
 #endif
 }

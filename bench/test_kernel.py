@@ -1,131 +1,38 @@
-"""The kernel beside a bare float32 GEMM and beside itself with more asked, by turns, in one run.
+"""The kernel beside a bare float32 GEMM, itself with more asked, and the campaign loop.
 
-R is numpy's OpenBLAS float32 GEMM alone for the same customers, capabilities and indicators,
-blocked so that its output stays in cache, without any selection. Ratios are taken pair by pair;
-what is printed is the lower quartile and the median::
+Ratios are taken pair by pair, by turns in one run; what is printed is the lower quartile and the
+median::
 
     make bench BENCH_ARGS='-k kernel -s'
-    BENCH_CUSTOMERS=100_000 BENCH_VARIANT=avx2 OPENBLAS_CORETYPE=Haswell make bench BENCH_ARGS=…
+    BENCH_VARIANT=avx2 OPENBLAS_CORETYPE=Haswell make bench BENCH_ARGS='-k "kernel and gemm" -s'
 """
 
 from __future__ import annotations
 
-import os
-import time
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from kernel_worlds import (
+    PAIRED_ROUNDS,
+    THREADS,
+    VARIANT,
+    M,
+    N,
+    World,
+    gemm_all,
+    match_all,
+    paired,
+    peaks,
+    say,
+    timed,
+    world,
+)
 from visavis import kernel
 
-N = int(os.environ.get("BENCH_CUSTOMERS", "100_000"))
-M = int(os.environ.get("BENCH_CAPABILITIES", "10_240"))
-VARIANT = os.environ.get("BENCH_VARIANT") or None
-THREADS = len(os.sched_getaffinity(0))
-ROWS = 4_096
-PAIRED_ROUNDS = 15
-
-
-class World(NamedTuple):
-    """One problem, cut into blocks of rows as the engine cuts it."""
-
-    x: np.ndarray
-    w: np.ndarray
-    b: np.ndarray
-    prices: dict
-    eligible: kernel.Eligibility | None = None
-    history: kernel.History | None = None
-    k: int = 10
-    limits: kernel.Limits | None = None
-
-    def pack(self):
-        """The panel, with its screen, as the engine would pack it."""
-        index = None if self.eligible is None else self.eligible.plane_index
-        panel = kernel.pack(self.w, self.b, **self.prices, plane_index=index)
-        panel.prepare()
-        return panel
-
-
-def world(n=N, m=M, d=128, rate=None, entries=0, planes=20, **more):
-    """Gaussian customers and capabilities; `rate` of the pairs are eligible, by plane."""
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((n, d), dtype=np.float32)
-    w = (rng.standard_normal((m, d)) / np.sqrt(d)).astype(np.float32)
-    eligible = history = None
-    if rate is not None:
-        open_to = rng.random((n, planes)) < rate
-        words = (open_to.astype(np.uint64) << np.arange(planes, dtype=np.uint64)).sum(axis=1)
-        index = rng.integers(0, planes, m).astype(np.int32)
-        eligible = kernel.Eligibility(words.astype(np.uint64)[:, None], index)
-    if entries:
-        step = m // entries
-        offsets = rng.integers(0, step, (n, entries)) + step * np.arange(entries)
-        h = rng.normal(1.0, 1.0, n * entries).astype(np.float32)
-        indptr = np.arange(n + 1, dtype=np.int64) * entries
-        history = kernel.History(indptr, offsets.astype(np.int32).ravel(), h)
-    prices = {"value": np.full(m, 10.0), "cost": np.full(m, 0.1), "link": "logistic"}
-    return World(x, w, rng.normal(-2, 0.5, m).astype(np.float32), prices, eligible, history, **more)
-
-
-def match_all(given, panel, variant=VARIANT):
-    def block(begin):
-        rows = slice(begin, begin + ROWS)
-        eligible, history = given.eligible, given.history
-        if eligible is not None:
-            eligible = kernel.Eligibility(eligible.planes[rows], eligible.plane_index)
-        if history is not None:
-            indptr = history.indptr[begin : begin + ROWS + 1]
-            history = kernel.History(indptr, history.capability_index, history.adjustment)
-        return kernel.match(
-            given.x[rows],
-            panel,
-            k=given.k,
-            eligible=eligible,
-            history=history,
-            limits=given.limits,
-            variant=variant,
-        )
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(block, range(0, len(given.x), ROWS)))
-
-
-def gemm_all(given, rows=1_024, width=512):
-    """R's work: every product, nothing chosen; the output is overwritten block after block."""
-    right = [np.ascontiguousarray(given.w[j : j + width].T) for j in range(0, len(given.w), width)]
-    out = np.empty((rows, width), np.float32)
-    for begin in range(0, len(given.x), rows):
-        left = given.x[begin : begin + rows]
-        for block in right:
-            np.matmul(left, block, out=out[: len(left), : block.shape[1]])
-
-
-def timed(work, *arguments):
-    started = time.perf_counter()
-    work(*arguments)
-    return time.perf_counter() - started
-
-
-def paired(capsys, name, given, panel, other, other_name, rounds=PAIRED_ROUNDS):
-    """Print the ratio of `other`'s time to the match's, over rounds by turns after a warm-up."""
-    match_all(given, panel)
-    other()
-    ratios, rates = [], []
-    for _ in range(rounds):
-        spent = timed(match_all, given, panel)
-        ratios.append(timed(other) / spent)
-        rates.append(len(given.x) * len(given.w) / spent / 1e9)
-    low, middle = np.percentile(ratios, [25, 50])
-    by = f"{kernel.choose_variant(VARIANT)}, {THREADS} threads"
-    with capsys.disabled():
-        print(
-            f"\n{name}: {np.median(rates):.2f} G pairs/s ({by}) "
-            f"= {low:.2f} × {other_name} (lower quartile of {rounds}; median {middle:.2f})"
-        )
-    return low
-
+#: What a variant's products are done with, and what R's are.
+UNITS = {"avx2": "maddubs_256", "avx512": "vnni_512", "amx": "amx_int8"}
 
 SETTINGS = {
     "D=128, rules at 50 %": {"rate": 0.5},
@@ -179,8 +86,120 @@ def test_kernel_for_one_customer(benchmark, capsys):
         for i in range(len(rows))
     ]
     low, middle, high = np.percentile(spent, [25, 50, 99]) * 1e6
-    with capsys.disabled():
-        print(f"\none customer alone: median {middle:.0f} µs ({low:.0f} … {high:.0f})")
+    say(capsys, f"one customer alone: median {middle:.0f} µs ({low:.0f} … {high:.0f})")
     benchmark.pedantic(
         kernel.match, (rows[0], panel), {"k": 10, "eligible": eligible[0]}, rounds=200
     )
+
+
+def test_kernel_on_the_demos_customers(benchmark, capsys):
+    """The demo's indicators, learned weights, rules and full histories, jittered to N customers."""
+    given, panel = demo_world(Path("demo-output"), N)
+    name = f"the demo's customers, jittered to {N:,}, × {len(given.w):,} × {given.x.shape[1]}"
+    paired(capsys, name, given, panel, lambda: gemm_all(given), "R")
+    benchmark.pedantic(match_all, (given, panel), rounds=1)
+
+
+def demo_world(folder, count):
+    """Customers of the demo drawn again and again, their indicators moved by 5 %."""
+    from visavis.base import Base
+    from visavis.catalog import Catalog
+    from visavis.engine import Engine
+    from visavis.engine.blocks import history_of
+    from visavis.policy import Policy
+
+    if not (folder / "base").exists():
+        pytest.skip(f"{folder} is not there: run `make demo` first")
+    policy = Policy.read(folder / "policy.toml")
+    engine = Engine(Base.read(folder / "base"), Catalog.read(folder / "catalog.parquet"), policy)
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, engine.base.customer_count, count)
+    x = engine.base.indicators[rows]
+    x = (x * rng.normal(1.0, 0.05, x.shape)).astype(np.float32)
+    planes, index = engine.eligibility
+    catalog, panel = engine.catalog, engine.panel
+    panel.prepare()
+    given = World(
+        x,
+        catalog.weights,
+        catalog.bias,
+        {},
+        kernel.Eligibility(planes[rows], index),
+        history_of(engine.history, rows),
+        ev_min=policy.ev_min,
+    )
+    return given, panel
+
+
+def test_kernel_beside_the_campaign_loop(benchmark, capsys):
+    """As a marketing script has it: one capability after the other, all customers, the best 5 %.
+
+    A sample of campaigns, scaled up linearly to all; the match is timed on a share of the
+    customers and scaled likewise. Both have rules at 50 %.
+    """
+    customers, campaigns, rounds = 1_000_000, 4, 5
+    given = world(n=customers, rate=0.5)
+    panel = given.pack()
+    part = given._replace(
+        x=given.x[:N], eligible=given.eligible._replace(planes=given.eligible.planes[:N])
+    )
+    match_all(part, panel)
+    sample = np.linspace(0, M - 1, campaigns).astype(int)
+    ratios = []
+    for _ in range(rounds):
+        loop = sum(timed(campaign, given, int(j)) for j in sample) * M / campaigns
+        ratios.append(loop / (timed(match_all, part, panel) * customers / N))
+    low, middle = np.percentile(ratios, [25, 50])
+    say(
+        capsys,
+        f"the campaign loop (numpy) ÷ match, {customers:,} × {M:,} × 128: {low:.0f} (lower "
+        f"quartile of {rounds}; median {middle:.0f}); extrapolated from {campaigns} campaigns "
+        f"and from a match of {N:,} customers",
+    )
+    benchmark.pedantic(campaign, (given, 0), rounds=1)
+
+
+def campaign(given, j):
+    """Who gets capability j: scores of everybody, those who may be asked, the best 5 % of them."""
+    z = given.x @ given.w[j] + given.b[j]
+    ev = given.prices["value"][j] / (1.0 + np.exp(-z)) - given.prices["cost"][j]
+    plane = np.uint64(given.eligible.plane_index[j])
+    ev[(given.eligible.planes[:, 0] >> plane) & np.uint64(1) == 0] = -np.inf
+    size = len(ev) // 20
+    return np.argpartition(-ev, size)[:size]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_kernel_stages(benchmark, capsys, name):
+    """Nanoseconds of one thread per customer by stage, and the share of what the unit could do."""
+    given = world(n=min(N, 20_000), **SETTINGS[name])
+    panel = given.pack()
+    match_all(given, panel)
+    spent, stages = [], []
+    for _ in range(PAIRED_ROUNDS):
+        results = []
+        spent.append(timed(lambda: results.extend(match_all(given, panel))))  # noqa: B023
+        total = {
+            stage: sum(result.nanoseconds[stage] for result in results)
+            for stage in results[0].nanoseconds
+        }
+        stages.append([amount / len(given.x) for amount in total.values()])
+    by_stage = dict(zip(total, np.median(stages, axis=0), strict=True))
+    told = ", ".join(f"{stage} {amount:,.0f}" for stage, amount in by_stage.items())
+    variant = kernel.choose_variant(VARIANT)
+    verified = sum(result.stats["verified"] for result in results) / len(given.x)
+    screened = sum(result.stats["screened"] for result in results)
+    told = (
+        f"{name}, {variant}: ns per customer and thread: {told}; "
+        f"{verified:.0f} pairs verified of {screened / len(given.x):,.0f} screened"
+    )
+    unit, peak = UNITS.get(variant), peaks()
+    if unit in peak:
+        done = screened * given.x.shape[1] / np.median(spent) / 1e9 / THREADS
+        told += (
+            f"\n  {done:.0f} of {peak[unit]:.0f} G products/s a thread ({unit}), "
+            f"{done / peak[unit]:.0%} of the peak; in float32 the peak is "
+            f"{peak.get('fma_512', peak['fma_256']):.0f}"
+        )
+    say(capsys, told)
+    benchmark.pedantic(match_all, (given, panel), rounds=1)
