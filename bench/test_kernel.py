@@ -121,7 +121,7 @@ def demo_world(folder, count):
     panel.prepare()
     given = World(
         x,
-        catalog.weights,
+        engine.weights,
         catalog.bias,
         {},
         kernel.Eligibility(planes[rows], index),

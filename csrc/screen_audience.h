@@ -158,7 +158,8 @@ class AudienceScreener {
     if (!rows_.prepare(run, block, all_known, least_at)) return false;
     const std::int64_t capacity = rows_.capacity();
     const std::uint64_t asked = asked_[block];
-    rows_.scan(run, block, lifted_.get(),
+    const auto never = [](std::int64_t) { return false; };
+    rows_.scan(run, block, lifted_.get(), never,
                [&](std::int64_t a, std::uint64_t kept, const std::int32_t*) {
                  for (kept &= asked; kept != 0; kept &= kept - 1) {
                    const int l = __builtin_ctzll(kept);

@@ -1,9 +1,9 @@
 // Screen, then verify: the best capabilities of every row (docs/kernel.md).
 //
-//   places that the bound cannot exclude (screen_rows.h) ──┐ one pool per row
-//   history pairs ─float32 dot with a bound────────────────┤
-//                                                          ▼
-//                          thresholds rise ◄─condense─ pools ─settle─► float64 scores ─► TopK
+//   places that the bound cannot exclude (screen_rows.h) ───┐ one pool per row
+//   history pairs: the same sums, h of their own (…_history.h)┤
+//                                                           ▼
+//                           thresholds rise ◄─condense─ pools ─settle─► float64 scores ─► TopK
 //
 // The output is that of exhaustive_inl.h, byte for byte.
 #pragma once
@@ -16,6 +16,7 @@
 #include "greedy.h"
 #include "kernel.h"
 #include "score.h"
+#include "screen_history.h"
 #include "screen_rows.h"
 #include "threshold.h"
 #include "top_k.h"
@@ -63,9 +64,11 @@ class MatchScreener {
         kept_(list_capacity(problem, limits, out.k)),
         pool_size_(3 * kept_ + pool_slack + places),
         rows_(problem, rows_for(pool_size_), is_limited(limits)),
+        history_(problem.history, panel_),
         search_(rows_.capacity()),
         threshold_(rows_.capacity()),
         least_(rows_.capacity()),
+        adjusted_(rows_.capacity()),
         wide_(panel_.padded_columns),
         place_(rows_.capacity() * pool_size_),
         z_(rows_.capacity() * pool_size_),
@@ -90,7 +93,7 @@ class MatchScreener {
       // The first rows teach the others what threshold to guess, so they are few.
       const std::int64_t most =
           first == 0 ? smaller(rows_.capacity(), first_rows) : rows_.capacity();
-      rows_.take(first, smaller(most, rows - first));
+      rows_.take(first, history_.rows_from(first, smaller(most, rows - first)));
       begin_rows();
       watch_.lap(&stats_->quantise_ns);
       screen_all();
@@ -110,7 +113,7 @@ class MatchScreener {
   }
 
   bool ok() {
-    return rows_.ok() && search_.ok() && threshold_.ok() && least_.ok() && wide_.ok() &&
+    return rows_.ok() && history_.ok() && search_.ok() && threshold_.ok() && least_.ok() && adjusted_.ok() && wide_.ok() &&
            place_.ok() && z_.ok() && margin_.ok() && keys_.ok() && guess_keys_.ok() &&
            predictor_.ok() && value_.ok() && cost_.ok() && worth_.ok() && propensity_.ok() &&
            index_.ok() && order_.ok() && entries_.ok() && lists_.ok() && groups_.ok();
@@ -239,10 +242,10 @@ class MatchScreener {
 
   // ---- history -----------------------------------------------------------------------------
 
-  // Pairs with an adjustment are screened one by one with their own h, and first: what a customer
-  // did before is what most raises a threshold.
+  // Closes pairs with an adjustment to the dense screen: their block adds their own h.
   void take_history() {
     const HistoryView& history = problem_.history;
+    history_.clear();
     if (history.indptr == nullptr) return;
     for (std::int64_t r = 0; r < rows_.count(); ++r) {
       if (!search_[r].asked) continue;
@@ -251,6 +254,7 @@ class MatchScreener {
         take_entry(r, history.capability_index[entry], history.adjustment[entry]);
       }
     }
+    history_.sort();
   }
 
   void take_entry(std::int64_t r, std::int32_t j, float h) {
@@ -260,12 +264,7 @@ class MatchScreener {
     // What a plane excludes is counted with its block.
     if (!rows_.allowed(r, j)) return;
     if (is_first_pass_) ++(h == -INFINITY ? stats_->skipped_by_rule : stats_->screened);
-    if (h == -INFINITY) return;
-    const NearPredictor near = rows_.near_predictor(r, j, h);
-    const float least = least_of(search_[r], place / places);
-    if (near.z + near.margin < least - std::fabs(least) * float_slack) return;
-    append(r, place, near);
-    if (search_[r].count > pool_size_ - places) condense(r);
+    if (h > -INFINITY) history_.add({static_cast<std::int32_t>(r), place, h});
   }
 
   // ---- blocks ------------------------------------------------------------------------------
@@ -295,11 +294,29 @@ class MatchScreener {
       (any ? stats_->screened : stats_->skipped_by_bound) +=
           rows_.count_open(run, block, screen_.valid[block]);
     }
-    if (!any) return;
-    const float* bias = screen_.bias + block * places;
-    rows_.scan(run, block, bias, [&](std::int64_t a, std::uint64_t kept, const std::int32_t* sums) {
-      keep(block, a, kept, sums);
-    });
+    const bool has_adjusted = find_adjusted(run, block);
+    if (!any && !has_adjusted) return;
+    const std::int64_t end = history_.end(block);
+    const auto is_adjusted = [&](std::int64_t a) {
+      if (!has_adjusted || adjusted_[a] == end) return false;
+      return history_[adjusted_[a]].row == rows_.active(a);
+    };
+    rows_.scan(run, block, screen_.bias + block * places, is_adjusted,
+               [&](std::int64_t a, std::uint64_t kept, const std::int32_t* sums) {
+                 keep(block, a, kept, has_adjusted ? adjusted_[a] : end, sums);
+               });
+  }
+
+  // Where the pairs with an adjustment of each row of the run begin; false where there are none.
+  bool find_adjusted(const Run& run, std::int64_t block) {
+    std::int64_t next = history_.begin(block);
+    const std::int64_t end = history_.end(block);
+    if (next == end) return false;
+    for (std::int64_t a = 0; a < run.count; ++a) {
+      while (next < end && history_[next].row < rows_.active(a)) ++next;
+      adjusted_[a] = next;
+    }
+    return true;
   }
 
   void find_least(const Run& run, std::int64_t block) {
@@ -328,21 +345,32 @@ class MatchScreener {
         {screen_.value_max[block], screen_.value_min[block], screen_.cost_min[block]});
   }
 
-  // Takes the places kept of a block into the pool of the run's a-th row.
-  void keep(std::int64_t block, std::int64_t a, std::uint64_t kept, const std::int32_t* sums) {
+  // Takes the places kept of a block into the pool of the run's a-th row, and those of its pairs with
+  // an adjustment, from `next` on, that the bound cannot exclude.
+  void keep(std::int64_t block, std::int64_t a, std::uint64_t kept, std::int64_t next,
+            const std::int32_t* sums) {
     const std::int64_t r = rows_.active(a);
     const QuantisedRow& row = rows_[r];
     const float* bias = screen_.bias + block * places;
     const float* scale = screen_.weight_scale + block * places;
     const float margin = margin_of(row.norm, row.error, screen_.weight_norm[block],
                                    screen_.weight_error[block], screen_.bias_size[block]);
-    do {
+    const auto near_z = [&](std::int32_t l) {
+      return static_cast<float>(less_offset(sums[l], row.offset)) * scale[l] * row.step + bias[l];
+    };
+    for (; kept != 0; kept &= kept - 1) {
       const int l = __builtin_ctzll(kept);
-      kept &= kept - 1;
-      const float sum = static_cast<float>(less_offset(sums[l], row.offset));
-      const float z = sum * scale[l] * row.step + bias[l];
-      append(r, static_cast<std::int32_t>(block * places + l), {z, margin});
-    } while (kept != 0);
+      append(r, static_cast<std::int32_t>(block * places + l), {near_z(l), margin});
+    }
+    // At +∞ nothing reaches the threshold, whatever its z.
+    const float least = least_[a] - std::fabs(least_[a]) * float_slack;
+    const std::int64_t end = least_[a] < INFINITY ? history_.end(block) : next;
+    for (; next < end && history_[next].row == r; ++next) {
+      const Adjusted& pair = history_[next];
+      const float z = near_z(pair.place % places) + pair.h;
+      const float wider = margin + std::fabs(pair.h) * float_slack;
+      if (!(z + wider < least)) append(r, pair.place, {z, wider});
+    }
     if (search_[r].count > pool_size_ - places) {
       condense(r);
       threshold_[a] = search_[r].threshold;
@@ -572,10 +600,12 @@ class MatchScreener {
   bool is_first_pass_ = true;
   float guess_ = -INFINITY;
   ScreenedRows<Traits> rows_;
+  HistoryByBlock history_;
   Buffer<Search> search_;
   // By place among the active rows of a run.
   Buffer<double> threshold_;
   Buffer<float> least_;
+  Buffer<std::int64_t> adjusted_;  // where in history_ a row's pairs of the block at hand begin
   Buffer<double> wide_;
   Buffer<std::int32_t> place_;
   Buffer<float> z_;

@@ -283,25 +283,30 @@ class ScreenedRows {
   }
 
   // Multiplies the run's rows by a block and calls visit(a, kept, sums) for each row with places
-  // that are open and not excluded. `bias`: b of each place, less what its own T exceeds T by.
-  template <class Visit>
-  void scan(const Run& run, std::int64_t block, const float* bias, Visit visit) {
+  // that are open and not excluded, and for each whose sums are `wanted(a)` besides. `bias`: b of
+  // each place, less what its own T exceeds T by.
+  template <class Wanted, class Visit>
+  void scan(const Run& run, std::int64_t block, const float* bias, Wanted wanted, Visit visit) {
     const std::uint8_t* weights = screen_.weights + block * stride_ * places;
     const float* scale = screen_.weight_scale + block * places;
     for (std::int64_t a = 0; a < run.count; a += Traits::rows) {
       const std::int64_t together = smaller(Traits::rows, run.count - a);
       bool skipped = true;
-      for (std::int64_t t = 0; t < together; ++t) skipped &= base_[a + t] == INFINITY;
+      for (std::int64_t t = 0; t < together; ++t) {
+        skipped &= base_[a + t] == INFINITY && !wanted(a + t);
+      }
       if (skipped) continue;
       Traits::tile(run.rows + a * stride_, stride_, together, weights, panel_.columns, sums_.get());
       for (std::int64_t t = 0; t < together; ++t) {
-        if (base_[a + t] == INFINITY) continue;
+        const bool is_wanted = wanted(a + t);
+        if (base_[a + t] == INFINITY && !is_wanted) continue;
         const std::int64_t r = active_[a + t];
         const std::int32_t* sums = sums_.get() + t * places;
+        // Nothing reaches +∞ but by its own infinity, which is no bound.
         const std::uint64_t kept =
             open(r, block) & Traits::scan(sums, rows_[r].offset, scale, bias, base_[a + t],
                                           rows_[r].inverse_step);
-        if (kept != 0) visit(a + t, kept, sums);
+        if (kept != 0 || is_wanted) visit(a + t, kept, sums);
       }
     }
   }
