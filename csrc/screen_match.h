@@ -331,12 +331,9 @@ class MatchScreener {
 
   template <Link link>
   void find_least_of(const Worth& worth, std::int64_t count) {
-    for (std::int64_t a = 0; a < count; ++a) least_[a] = least_predictor<link>(threshold_[a], worth);
-  }
-
-  float least_of(const Search& search, std::int64_t block) const {
-    if (screen_.is_uniform != 0) return search.least;
-    return block_least(block, search.threshold);
+    const double* const threshold = threshold_.get();
+    float* __restrict const least = least_.get();
+    for (std::int64_t a = 0; a < count; ++a) least[a] = least_predictor<link>(threshold[a], worth);
   }
 
   float block_least(std::int64_t block, double threshold) const {
@@ -476,20 +473,38 @@ class MatchScreener {
     return ev - rounding_of(ev, panel_.cost[j]);
   }
 
+  // Drops candidates that even the upper ends of their bounds leave below the threshold.
   void drop_candidates(std::int64_t r) {
     Search& search = search_[r];
     const Pool candidates = pool(r);
-    std::int64_t kept = 0;
+    if (screen_.is_uniform != 0) {
+      const float least = search.least - std::fabs(search.least) * float_slack;
+      return keep_candidates(r, [&](std::int64_t n) {
+        return !(candidates.z[n] + candidates.margin[n] < least);
+      });
+    }
     for (std::int64_t n = 0; n < search.count; ++n) {
-      const float least = least_of(search, candidates.place[n] / places);
-      const float margin = candidates.margin[n] + std::fabs(least) * float_slack;
-      const bool taken = !(candidates.z[n] + margin < least);
+      predictor_[n] =
+          static_cast<double>(candidates.z[n]) + static_cast<double>(candidates.margin[n]);
+    }
+    find_worth(r);
+    keep_candidates(r, [&](std::int64_t n) {
+      return !(worth_[n] + rounding_of(worth_[n], cost_[n]) < search.threshold);
+    });
+  }
+
+  template <class Taken>
+  void keep_candidates(std::int64_t r, Taken taken) {
+    const Pool candidates = pool(r);
+    std::int64_t kept = 0;
+    for (std::int64_t n = 0; n < search_[r].count; ++n) {
+      const bool is_taken = taken(n);
       candidates.place[kept] = candidates.place[n];
       candidates.z[kept] = candidates.z[n];
       candidates.margin[kept] = candidates.margin[n];
-      kept += taken ? 1 : 0;
+      kept += is_taken ? 1 : 0;
     }
-    search.count = kept;
+    search_[r].count = kept;
   }
 
   // Scores every candidate of a row in float64 and offers it to the row's list.

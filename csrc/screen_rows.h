@@ -53,37 +53,58 @@ inline std::int32_t less_offset(std::int32_t sum, std::int32_t offset) {
                                    static_cast<std::uint32_t>(offset));
 }
 
-// x̂ and what is known about its error. All columns beyond the indicators' are 0.
-inline void quantise_row(const IndicatorsView& view, const ScreenView& screen, std::int64_t row,
-                         int largest_step, std::int8_t* quantised, double* scaled,
-                         QuantisedRow& out) {
-  const float* x = view.values + row * view.columns;
-  double largest = 0.0;
-  for (std::int64_t d = 0; d < view.columns; ++d) {
-    scaled[d] = static_cast<double>(x[d]) * static_cast<double>(screen.column_scale[d]);
-    const double size = std::fabs(scaled[d]);
-    largest = size > largest ? size : largest;
+// Σ v² over `count` numbers, a multiple of 8, in eight partial sums.
+inline double sum_of_squares(const double* values, std::int64_t count) {
+  double sum[8] = {};
+  for (std::int64_t d = 0; d < count; d += 8) {
+    for (int lane = 0; lane < 8; ++lane) sum[lane] += values[d + lane] * values[d + lane];
   }
-  float step = static_cast<float>(largest / largest_step);
+  return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
+}
+
+// The largest of `count` sizes, a multiple of 8.
+inline double largest_size(const double* values, std::int64_t count) {
+  double sizes[8] = {};
+  for (std::int64_t d = 0; d < count; d += 8) {
+    for (int lane = 0; lane < 8; ++lane) {
+      const double size = std::fabs(values[d + lane]);
+      sizes[lane] = size > sizes[lane] ? size : sizes[lane];
+    }
+  }
+  double largest = sizes[0];
+  for (int lane = 1; lane < 8; ++lane) largest = sizes[lane] > largest ? sizes[lane] : largest;
+  return largest;
+}
+
+// x̂ and what is known about its error. All columns beyond the indicators' are 0. `scaled` and `rest`
+// have room for the screen's columns. Loop by loop, for each is vector code so.
+inline void quantise_row(const IndicatorsView& view, const ScreenView& screen, std::int64_t row,
+                         int largest_step, std::int8_t* __restrict quantised,
+                         double* __restrict scaled, double* __restrict rest, QuantisedRow& out) {
+  const float* x = view.values + row * view.columns;
+  const float* scale = screen.column_scale;
+  const std::int64_t whole = whole_vectors(view.columns);
+  for (std::int64_t d = 0; d < view.columns; ++d) {
+    scaled[d] = static_cast<double>(x[d]) * static_cast<double>(scale[d]);
+  }
+  for (std::int64_t d = view.columns; d < whole; ++d) scaled[d] = 0.0;
+  float step = static_cast<float>(largest_size(scaled, whole) / largest_step);
   const bool usable = step >= 0x1p-100f && step <= 0x1p100f;
   step = usable ? step : 1.0f;
   const double wide = static_cast<double>(step);
   const double inverse = usable ? 1.0 / wide : 0.0;
-  double norm = 0.0;
-  double error = 0.0;
-  std::int32_t sum = 0;
   constexpr double to_integer = 0x1.8p52;
-  for (std::int64_t d = 0; d < view.columns; ++d) {
+  for (std::int64_t d = 0; d < whole; ++d) {
     // |x|/step may round to just above largest_step; no further.
     const double multiple = (scaled[d] * inverse + to_integer) - to_integer;
-    const double e = scaled[d] - multiple * wide;
-    norm += scaled[d] * scaled[d];
-    error += e * e;
-    const std::int32_t whole = static_cast<std::int32_t>(multiple);
-    sum += whole;
-    quantised[d] = static_cast<std::int8_t>(whole);
+    rest[d] = scaled[d] - multiple * wide;
+    quantised[d] = static_cast<std::int8_t>(static_cast<std::int32_t>(multiple));
   }
-  for (std::int64_t d = view.columns; d < screen.padded_columns; ++d) quantised[d] = 0;
+  for (std::int64_t d = whole; d < screen.padded_columns; ++d) quantised[d] = 0;
+  std::int32_t sum = 0;
+  for (std::int64_t d = 0; d < whole; ++d) sum += quantised[d];
+  const double norm = sum_of_squares(scaled, whole);
+  const double error = sum_of_squares(rest, whole);
   // Enlarged by more than the sums' own rounding, and rounded up: denormals lie far apart.
   const double error_up = std::sqrt(error) * (1.0 + 0x1p-20);
   out.step = step;
@@ -137,7 +158,8 @@ class ScreenedRows {
         error_(capacity_),
         inverse_step_(capacity_),
         base_(capacity_),
-        scaled_(panel_.columns),
+        scaled_(stride_),
+        rest_(stride_),
         sums_(Traits::rows * places) {
     if (!plane_.ok()) return;
     always_closed_ = problem.history.indptr != nullptr || problem.eligibility.dense != nullptr;
@@ -151,7 +173,7 @@ class ScreenedRows {
 
   bool ok() {
     return plane_.ok() && rows_.ok() && quantised_.ok() && gathered_.ok() && active_.ok() &&
-           norm_.ok() && error_.ok() && inverse_step_.ok() && base_.ok() && scaled_.ok() &&
+           norm_.ok() && error_.ok() && inverse_step_.ok() && base_.ok() && scaled_.ok() && rest_.ok() &&
            sums_.ok() && (!ever_closed_ || closed_.ok());
   }
 
@@ -167,7 +189,7 @@ class ScreenedRows {
     has_closed_ = always_closed_;
     for (std::int64_t r = 0; r < count; ++r) {
       quantise_row(problem_.indicators, screen_, first + r, Traits::largest_step,
-                   quantised_.get() + r * stride_, scaled_.get(), rows_[r]);
+                   quantised_.get() + r * stride_, scaled_.get(), rest_.get(), rows_[r]);
     }
   }
 
@@ -385,6 +407,7 @@ class ScreenedRows {
   Buffer<float> inverse_step_;
   Buffer<float> base_;
   Buffer<double> scaled_;
+  Buffer<double> rest_;
   Buffer<std::int32_t> sums_;
 };
 

@@ -109,9 +109,7 @@ class Draw:
             return rng.random((rows, capabilities)) < self.one_of(0.0, 0.1, 0.9, 1.0)
         count = self.one_of(1, 2, 64, 65, 130)
         planes = rng.integers(0, 2**64, (rows, -(-count // 64)), dtype=np.uint64)
-        return kernel.Eligibility(
-            planes, self.integers(-1, count, capabilities).astype(np.int32)
-        )
+        return kernel.Eligibility(planes, self.integers(-1, count, capabilities).astype(np.int32))
 
 
 def answers(data: bytes) -> None:
@@ -166,9 +164,7 @@ def answers(data: bytes) -> None:
                 assert same, (variant, field)
 
 
-def answer(
-    call: Any, x: Any, about: Any, prices: Any, hints: Any, asked: Any, variant: str
-) -> Any:
+def answer(call: Any, x: Any, about: Any, prices: Any, hints: Any, asked: Any, variant: str) -> Any:
     """The result, or what it was refused with."""
     try:
         return call(x, kernel.pack(*about, **prices, **hints), variant=variant, **asked)
