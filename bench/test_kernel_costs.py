@@ -36,7 +36,12 @@ def test_costs(benchmark, capsys):
             for value, cost in zip(values, tables[axis], strict=True)
         ]
         head = f"| {name} | µs a customer, one thread | G pairs/s, all | verified a customer |"
-        say(capsys, "\n".join([f"{variant}, else {PLAIN}:", head, "|---:|---:|---:|---:|", *rows]))
+        say(
+            capsys,
+            "\n".join(
+                [f"{variant}, where not varied {PLAIN}:", head, "|---:|---:|---:|---:|", *rows]
+            ),
+        )
     if importlib.util.find_spec("matplotlib") is None:
         say(capsys, "no picture: matplotlib is not installed")
     else:
@@ -76,15 +81,22 @@ def draw(tables, variant):
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, len(tables), figsize=(16, 3.4), layout="constrained")
+    figure, axes = plt.subplots(
+        1, len(tables), figsize=(16, 3.6), sharey=True, layout="constrained"
+    )
     for panel, (axis, costs) in zip(axes, tables.items(), strict=True):
         name, values = AXES[axis]
         panel.loglog(values, [cost.microseconds for cost in costs], marker="o", color="#1b6ca8")
         panel.set_xlabel(name)
-        panel.grid(visible=True, which="major", color="#dddddd")
+        panel.set_xticks(values, [f"{value:,}" for value in values], rotation=30)
+        panel.minorticks_off()
+        panel.grid(visible=True, color="#dddddd")
         panel.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("µs a customer, one thread")
-    figure.suptitle(f"Cost of a match, variant {variant}; else {PLAIN}", fontsize=10)
+    ticks = [1, 3, 10, 30, 100, 300]
+    axes[0].set_yticks(ticks, [str(tick) for tick in ticks])
+    plain = ", ".join(f"{AXES[axis][0]} {value:,}" for axis, value in PLAIN.items())
+    figure.suptitle(f"Cost of a match, variant {variant}; where not varied: {plain}", fontsize=10)
     OUT.mkdir(parents=True, exist_ok=True)
     figure.savefig(OUT / "kernel-costs.png", dpi=110)
     plt.close(figure)
