@@ -169,7 +169,7 @@ inline void finish_row(const Problem& problem, std::int64_t row, const double* x
   complete(out, row, count);
 }
 
-// How many pairs to keep per customer before the limits are looked at (DESIGN: K′).
+// How many pairs to keep per customer before the limits are looked at (K′ of docs/score.md).
 inline std::int64_t list_capacity(const Problem& problem, const Limits& limits, std::int64_t k) {
   return smaller(is_limited(limits) ? larger(4 * k, 32) : k, problem.panel.capabilities);
 }

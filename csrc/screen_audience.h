@@ -109,7 +109,7 @@ class AudienceScreener {
       const float h = history.adjustment[entry];
       ++(h == -INFINITY ? stats_->skipped_by_rule : stats_->screened);
       if (h == -INFINITY) continue;
-      const NearPredictor near = rows_.near_predictor(r, j, h);
+      const NearPredictor near = near_predictor(r, j, h);
       if (near.z + near.margin < least_[place]) continue;
       if (!is_wide) widen_row(problem_.indicators, row, panel_.padded_columns, wide_.get());
       is_wide = true;
@@ -119,6 +119,27 @@ class AudienceScreener {
       offer(place, row, sum, h);
       raise(place);
     }
+  }
+
+  // z of a pair with an adjustment: x·w in float32, in sixteen partial sums.
+  NearPredictor near_predictor(std::int64_t r, std::int32_t j, float h) {
+    const float* x = problem_.indicators.values + (rows_.first() + r) * panel_.columns;
+    const float* w = panel_.weights + j * panel_.padded_columns;
+    float sum[16] = {};
+    std::int64_t d = 0;
+    for (; d + 16 <= panel_.columns; d += 16) {
+      for (int lane = 0; lane < 16; ++lane) sum[lane] += x[d + lane] * w[d + lane];
+    }
+    for (int lane = 0; d + lane < panel_.columns; ++lane) sum[lane] += x[d + lane] * w[d + lane];
+    for (int half = 8; half > 0; half /= 2) {
+      for (int lane = 0; lane < half; ++lane) sum[lane] += sum[lane + half];
+    }
+    const float slack = static_cast<float>(panel_.columns + 16) * 0x1p-23f + float_slack;
+    const float other = std::fabs(panel_.bias[j]) + std::fabs(h);
+    // Added in float64: a large h may bring back what float32 has lost to infinity.
+    const double z = static_cast<double>(sum[0]) + static_cast<double>(panel_.bias[j]);
+    return {static_cast<float>(z + static_cast<double>(h)),
+            rows_[r].norm * screen_.norm[j] * slack + other * float_slack + underflow_slack};
   }
 
   // ---- blocks ------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 // Screen, then verify: the best capabilities of every row (docs/kernel.md).
 //
-//   places that the bound cannot exclude (screen_rows.h) ───┐ one pool per row
-//   history pairs: the same sums, h of their own (…_history.h)┤
-//                                                           ▼
-//                           thresholds rise ◄─condense─ pools ─settle─► float64 scores ─► TopK
+//   places that the bound cannot exclude (screen_rows.h) ──────────┐ one pool per row
+//   history pairs: the same sums, their own h (screen_history.h) ──┤
+//                                                                  ▼
+//                                  thresholds rise ◄─condense─ pools ─settle─► float64 scores ─► TopK
 //
 // The output is that of exhaustive_inl.h, byte for byte.
 #pragma once
@@ -113,8 +113,8 @@ class MatchScreener {
   }
 
   bool ok() {
-    return rows_.ok() && history_.ok() && search_.ok() && threshold_.ok() && least_.ok() && adjusted_.ok() && wide_.ok() &&
-           place_.ok() && z_.ok() && margin_.ok() && keys_.ok() && guess_keys_.ok() &&
+    return rows_.ok() && history_.ok() && search_.ok() && threshold_.ok() && least_.ok() &&
+           adjusted_.ok() && wide_.ok() && place_.ok() && z_.ok() && margin_.ok() && keys_.ok() && guess_keys_.ok() &&
            predictor_.ok() && value_.ok() && cost_.ok() && worth_.ok() && propensity_.ok() &&
            index_.ok() && order_.ok() && entries_.ok() && lists_.ok() && groups_.ok();
   }
@@ -352,19 +352,23 @@ class MatchScreener {
     const float* scale = screen_.weight_scale + block * places;
     const float margin = margin_of(row.norm, row.error, screen_.weight_norm[block],
                                    screen_.weight_error[block], screen_.bias_size[block]);
-    const auto near_z = [&](std::int32_t l) {
-      return static_cast<float>(less_offset(sums[l], row.offset)) * scale[l] * row.step + bias[l];
+    // In float64, so that it overflows float32 only where the margin does.
+    const double step = static_cast<double>(row.step);
+    const auto near_z = [&](std::int32_t l, float h) {
+      const double sum = static_cast<double>(less_offset(sums[l], row.offset));
+      const double z = sum * static_cast<double>(scale[l]) * step + static_cast<double>(bias[l]);
+      return static_cast<float>(z + static_cast<double>(h));
     };
     for (; kept != 0; kept &= kept - 1) {
       const int l = __builtin_ctzll(kept);
-      append(r, static_cast<std::int32_t>(block * places + l), {near_z(l), margin});
+      append(r, static_cast<std::int32_t>(block * places + l), {near_z(l, 0.0f), margin});
     }
     // At +∞ nothing reaches the threshold, whatever its z.
     const float least = least_[a] - std::fabs(least_[a]) * float_slack;
     const std::int64_t end = least_[a] < INFINITY ? history_.end(block) : next;
     for (; next < end && history_[next].row == r; ++next) {
       const Adjusted& pair = history_[next];
-      const float z = near_z(pair.place % places) + pair.h;
+      const float z = near_z(pair.place % places, pair.h);
       const float wider = margin + std::fabs(pair.h) * float_slack;
       if (!(z + wider < least)) append(r, pair.place, {z, wider});
     }
@@ -425,7 +429,7 @@ class MatchScreener {
 
   void set_threshold(Search& search, double threshold) const {
     search.threshold = threshold;
-    if (screen_.is_uniform != 0) search.least = block_least(0, threshold);
+    search.least = screen_.is_uniform != 0 ? block_least(0, threshold) : -INFINITY;
   }
 
   // Expected values, propensities and costs of a row's candidates whose z stand in predictor_.
@@ -489,7 +493,9 @@ class MatchScreener {
     }
     find_worth(r);
     keep_candidates(r, [&](std::int64_t n) {
-      return !(worth_[n] + rounding_of(worth_[n], cost_[n]) < search.threshold);
+      // Without an upper end, which may be NaN, there is none of the worth either.
+      return !(predictor_[n] < INFINITY) ||
+             !(worth_[n] + rounding_of(worth_[n], cost_[n]) < search.threshold);
     });
   }
 
@@ -581,7 +587,8 @@ class MatchScreener {
     return panel_.weights + screen_.capability[place] * panel_.padded_columns;
   }
 
-  // With one link, value and cost, exact z alone tell most candidates from the first K′.
+  // With one link, value and cost, exact z alone tell most candidates from the first K′. Of those that
+  // are left, place and predictor_ move together; the bounds are not needed any more.
   void drop_below(std::int64_t r) {
     Search& search = search_[r];
     if (search.count < kept_) return;

@@ -101,8 +101,9 @@ inline void quantise_row(const IndicatorsView& view, const ScreenView& screen, s
     quantised[d] = static_cast<std::int8_t>(static_cast<std::int32_t>(multiple));
   }
   for (std::int64_t d = whole; d < screen.padded_columns; ++d) quantised[d] = 0;
-  std::int32_t sum = 0;
-  for (std::int64_t d = 0; d < whole; ++d) sum += quantised[d];
+  // Unsigned: with very many columns it wraps around, as the sums of the tile do.
+  std::uint32_t sum = 0;
+  for (std::int64_t d = 0; d < whole; ++d) sum += static_cast<std::uint32_t>(quantised[d]);
   const double norm = sum_of_squares(scaled, whole);
   const double error = sum_of_squares(rest, whole);
   // Enlarged by more than the sums' own rounding, and rounded up: denormals lie far apart.
@@ -111,8 +112,7 @@ inline void quantise_row(const IndicatorsView& view, const ScreenView& screen, s
   out.inverse_step = 1.0f / step;
   out.error = rounded_up(error_up);
   out.norm = rounded_up((std::sqrt(norm) + error_up) * (1.0 + 0x1p-20));
-  // Unsigned: with very many columns it wraps around, as the sums of the tile do.
-  out.offset = static_cast<std::int32_t>(128u * static_cast<std::uint32_t>(sum));
+  out.offset = static_cast<std::int32_t>(128u * sum);
 }
 
 // The bound of docs/kernel.md for one row and one block, without what depends on T.
@@ -173,8 +173,8 @@ class ScreenedRows {
 
   bool ok() {
     return plane_.ok() && rows_.ok() && quantised_.ok() && gathered_.ok() && active_.ok() &&
-           norm_.ok() && error_.ok() && inverse_step_.ok() && base_.ok() && scaled_.ok() && rest_.ok() &&
-           sums_.ok() && (!ever_closed_ || closed_.ok());
+           norm_.ok() && error_.ok() && inverse_step_.ok() && base_.ok() && scaled_.ok() &&
+           rest_.ok() && sums_.ok() && (!ever_closed_ || closed_.ok());
   }
 
   std::int64_t capacity() const { return capacity_; }
@@ -324,7 +324,7 @@ class ScreenedRows {
         if (base_[a + t] == INFINITY && !is_wanted) continue;
         const std::int64_t r = active_[a + t];
         const std::int32_t* sums = sums_.get() + t * places;
-        // Nothing reaches +∞ but by its own infinity, which is no bound.
+        // A base of +∞ keeps nothing, or what overflows: then it is verified.
         const std::uint64_t kept =
             open(r, block) & Traits::scan(sums, rows_[r].offset, scale, bias, base_[a + t],
                                           rows_[r].inverse_step);
@@ -341,25 +341,6 @@ class ScreenedRows {
       count += __builtin_popcountll(open(active_[a], block) & among);
     }
     return count;
-  }
-
-  // z of a pair with an adjustment: x·w in float32, in sixteen partial sums.
-  NearPredictor near_predictor(std::int64_t r, std::int32_t j, float h) {
-    const float* x = problem_.indicators.values + (first_ + r) * panel_.columns;
-    const float* w = panel_.weights + j * panel_.padded_columns;
-    float sum[16] = {};
-    std::int64_t d = 0;
-    for (; d + 16 <= panel_.columns; d += 16) {
-      for (int lane = 0; lane < 16; ++lane) sum[lane] += x[d + lane] * w[d + lane];
-    }
-    for (int lane = 0; d + lane < panel_.columns; ++lane) sum[lane] += x[d + lane] * w[d + lane];
-    for (int half = 8; half > 0; half /= 2) {
-      for (int lane = 0; lane < half; ++lane) sum[lane] += sum[lane + half];
-    }
-    const float slack = static_cast<float>(panel_.columns + 16) * 0x1p-23f + float_slack;
-    const float other = std::fabs(panel_.bias[j]) + std::fabs(h);
-    return {(sum[0] + panel_.bias[j]) + h,
-            rows_[r].norm * screen_.norm[j] * slack + other * float_slack + underflow_slack};
   }
 
  private:

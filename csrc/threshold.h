@@ -91,7 +91,7 @@ inline float least_predictor(double t, const Worth& worth) {
   // +∞ stays; NaN (0/0, ∞ − ∞) admits everything, as does what float32 can hardly hold.
   constexpr double largest = 1e37;
   const double bounded = z > largest ? largest : z;
-  const float lowered = static_cast<float>(bounded - 0x1p-22 * std::fabs(bounded));
+  const float lowered = rounded_down(bounded);
   return z == INFINITY ? INFINITY : (z > -largest ? lowered : -INFINITY);
 }
 

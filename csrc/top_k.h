@@ -46,7 +46,7 @@ inline const std::int32_t* put_in_order(std::int64_t count, const double* expect
       std::int64_t right = middle;
       const std::int64_t end = middle + width < count ? middle + width : count;
       for (std::int64_t to = begin; to < end; ++to) {
-        // Where one side is used up, the other's last entry is compared with itself.
+        // Of a side that is used up the last entry is compared again, and not taken.
         const std::int32_t a = order[left < middle ? left : middle - 1];
         const std::int32_t b = order[right < end ? right : end - 1];
         const int larger_value = expected_value[b] > expected_value[a];

@@ -310,6 +310,66 @@ def test_a_value_of_minus_zero_is_zero(variant: str, link: str, ev_min: float | 
             assert_same_match(found, kernel.match(x, panel, **asked, variant="portable"))
 
 
+def plain(count: int, link: str = "identity") -> dict[str, Any]:
+    return {"value": np.ones(count), "cost": np.zeros(count), "link": link}
+
+
+@pytest.mark.parametrize("variant", SCREENED)
+def test_a_bound_that_is_not_a_number_excludes_nothing(variant: str) -> None:
+    """A world that hypothesis found: the law's functions do not pass NaN on."""
+    (x, w, b, prices), hints, asked = world(107229)
+    with np.errstate(all="ignore"):
+        panel = kernel.pack(w, b, **prices, **hints)
+        found = kernel.match(x, panel, variant=variant, **asked)
+        assert_same_match(found, kernel.match(x, panel, variant="portable", **asked))
+
+
+@pytest.mark.parametrize("variant", SCREENED)
+def test_thresholds_among_denormals(variant: str) -> None:
+    """There the nearest float32 may lie above a threshold by more than any relative margin."""
+    rng = np.random.default_rng(0)
+    one = kernel.pack(np.array([[1.2e-22]], np.float32), np.zeros(1), **plain(1))
+    many = kernel.pack(gaussian(rng, (2_000, 8)), np.zeros(2_000), **plain(2_000))
+    for rows, panel, asked in (
+        (np.array([[1e-23]], np.float32), one, {"k": 1, "ev_min": 1e-45}),
+        *((gaussian(rng, (200, 8)) * np.float32(s), many, {"k": 100, "ev_min": None})
+          for s in (3e-45, 1e-44, 1e-43, 1e-41)),
+    ):  # fmt: skip
+        found = kernel.match(rows, panel, **asked, variant=variant)
+        assert_same_match(found, kernel.match(rows, panel, **asked, variant="portable"))
+
+
+@pytest.mark.parametrize("variant", SCREENED)
+@pytest.mark.parametrize("link", ["logistic", "count", "identity"])
+@pytest.mark.parametrize("bias", [1e30, 3e11, -1e30])
+def test_sums_beyond_float32_whose_predictors_are_not(variant: str, link: str, bias: float) -> None:
+    """Told enormous indicators, a screen stores enormous steps of weights."""
+    rows = np.array([[1e-27]], np.float32)
+    for sign in (-1.0, 1.0):
+        w = np.array([[sign * 1e38], [0.0], [0.0]], np.float32)
+        b = np.array([bias, 1e6 if bias == 3e11 else 0.0, 0.0])
+        panel = kernel.pack(w, b, **plain(3, link), indicator_scale=np.array([1e38]))
+        for k in (1, 2):
+            found = kernel.match(rows, panel, k=k, ev_min=None, variant=variant)
+            wanted = kernel.match(rows, panel, k=k, ev_min=None, variant="portable")
+            assert_same_match(found, wanted)
+
+
+@pytest.mark.parametrize("variant", SCREENED)
+def test_an_adjustment_that_brings_back_what_float32_cannot_hold(variant: str) -> None:
+    x = np.array([[127 * 2.0**57]], np.float32)
+    w = np.array([[-3.4025e38 / float(x[0, 0])]], np.float32)
+    panel = kernel.pack(w, np.array([-1e35]), **plain(1))
+    history = kernel.History(np.array([0, 1]), np.zeros(1, np.int32), np.array([3.4e38]))
+    asked = {"k": 1, "ev_min": -9e36, "history": history}
+    found = kernel.audience(x, panel, capability_index=[0], **asked, variant=variant)
+    wanted = kernel.audience(x, panel, capability_index=[0], **asked, variant="portable")
+    assert wanted.customer_count[0] == 1
+    assert_same_audience(found, wanted)
+    found = kernel.match(x, panel, **asked, variant=variant)
+    assert_same_match(found, kernel.match(x, panel, **asked, variant="portable"))
+
+
 @pytest.mark.parametrize("variant", SCREENED)
 def test_more_columns_than_32_bits_can_add_up(variant: str) -> None:
     rng = np.random.default_rng(0)

@@ -28,8 +28,8 @@ class Audiences:
         Asked capabilities.
     k : int
         At most so many customers each.
-    ev_min : float, optional
-        The least expected value; default: no minimum.
+    ev_min : float or None
+        The least expected value; None = no minimum.
     """
 
     def __init__(self, count: int, k: int, ev_min: float | None) -> None:
@@ -37,7 +37,7 @@ class Audiences:
         self._row = np.full((count, k), _NOBODY, dtype=np.int64)
         self._expected_value = np.full((count, k), -np.inf)
         self._propensity = np.zeros((count, k))
-        self._least = np.full(count, -np.inf if ev_min is None else ev_min)
+        self._least = np.full(count, -np.inf if ev_min is None else ev_min, dtype=np.float64)
 
     @property
     def least(self) -> npt.NDArray[np.float64]:

@@ -141,17 +141,17 @@ def build_screen(
     position = np.empty(count, dtype=np.int32)
     held = capability >= 0
     position[capability[held]] = np.flatnonzero(held.ravel()).astype(np.int32)
-    quantised = _quantise(weights, column_scale, capability)
+    packed, scale, norm, error = _quantise(weights, column_scale, capability)
     return Screen(
-        *quantised[:1],
+        packed,
         bias=np.where(held, bias[capability], np.float32(0.0)),
         valid=_bits(held),
         capability=capability,
         position=position,
         column_scale=column_scale,
-        weight_scale=quantised[1],
-        weight_norm=quantised[2],
-        weight_error=quantised[3],
+        weight_scale=scale,
+        weight_norm=norm,
+        weight_error=error,
         norm=_up(strength),
         bias_size=np.where(held, np.abs(bias[capability]), 0.0).max(axis=1).astype(np.float32),
         bias_max=np.where(held, bias[capability], -np.inf).max(axis=1).astype(np.float32),
