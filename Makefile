@@ -63,7 +63,7 @@ aarch64: ## the portable variant's bits on another processor, emulated (needs a 
 	  { echo "make aarch64 needs a cross compiler and an emulator (on Debian and Ubuntu: the packages g++-aarch64-linux-gnu and qemu-user)" >&2; exit 1; }
 	@mkdir -p build/aarch64
 	@for compiler in aarch64-linux-gnu-g++ $(firstword $(CXX)); do \
-	  $$compiler -std=c++17 -O3 -ffp-contract=off -fno-fast-math -Wall -Wextra -Icsrc -static \
+	  $$compiler -std=c++17 -O3 -ffp-contract=off -fno-fast-math -fno-trapping-math -Wall -Wextra -Icsrc -static \
 	    -o build/aarch64/$$compiler csrc/variant_portable.cpp tests/aarch64/same_bits.cpp || exit 1; done
 	@there=$$(qemu-aarch64 build/aarch64/aarch64-linux-gnu-g++) && here=$$(build/aarch64/$(firstword $(CXX))) && \
 	  echo "aarch64 $$there, here $$here" && [ "$$there" = "$$here" ]
