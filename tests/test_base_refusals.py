@@ -266,7 +266,7 @@ def test_no_column_yields_an_unspecified_error(
 ) -> None:
     try:
         column = pa.array(cells)
-    except (pa.ArrowException, OverflowError, TypeError):
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):
         column = pa.array([repr(cell) for cell in cells])
     if is_dictionary and not pa.types.is_null(column.type):
         column = column.dictionary_encode()

@@ -28,7 +28,8 @@ from visavis import cluster
 from visavis.cli.model import _workers
 from visavis.cluster import IndicatorJob, compute_indicators, connected, held_once, joblib_backend
 from visavis.errors import InputError, SetupError
-from visavis.indicators import Indicators, IndicatorSpec, compute, merge_parts, part_of
+from visavis.indicators import Indicators, IndicatorSpec, compute, merge_parts
+from visavis.parts import part_of
 from visavis.learning import learn
 from visavis.store import file_digest
 

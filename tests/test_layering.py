@@ -36,6 +36,7 @@ LAYERS = [
     "features",
     "store",
     "digest",
+    "parts",
     "selfcheck",
     "arithmetic",
     "kernel",

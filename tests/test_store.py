@@ -71,7 +71,7 @@ def test_a_write_that_fails_keeps_the_old_content_and_no_leftovers(
 ) -> None:
     path = tmp_path / "file"
     write_bytes(path, b"old")
-    failing = mock.patch.object(store.os, step, side_effect=OSError("no space"))
+    failing = mock.patch.object(store.files.os, step, side_effect=OSError("no space"))
     with failing, pytest.raises(StorageError, match="file cannot be written: no space"):
         write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
@@ -186,7 +186,7 @@ def test_what_could_not_be_written_is_said_before_the_work(tmp_path: Path) -> No
         check_writable(tmp_path / "file" / "none" / "x")
     with pytest.raises(StorageError, match="too long"):
         check_writable(tmp_path / ("x" * 300))
-    refused = mock.patch.object(store.os, "access", return_value=False)
+    refused = mock.patch.object(store.files.os, "access", return_value=False)
     with refused, pytest.raises(StorageError, match="no permission to write in"):
         check_writable(tmp_path / "new")
 
@@ -267,7 +267,7 @@ def test_every_file_and_folder_is_on_disk_before_the_folder_appears(tmp_path: Pa
         assert not path.exists() or synced[-1] != "out"
         synced.append(Path(f"/proc/self/fd/{handle}").readlink().name)
 
-    with mock.patch.object(store.os, "fsync", fsync), new_folder(path) as folder:
+    with mock.patch.object(store.files.os, "fsync", fsync), new_folder(path) as folder:
         (folder / "inner").mkdir()
         (folder / "inner" / "file").write_text("1")
         staging = folder.name
@@ -330,7 +330,7 @@ def make(path: Path, kind: str) -> Path:
 
 @pytest.mark.parametrize("replace", [False, True])
 def test_a_rename_that_fails_otherwise_says_why(tmp_path: Path, replace: bool) -> None:
-    refused = mock.patch.object(store.Path, "rename", side_effect=PermissionError("read-only"))
+    refused = mock.patch.object(store.files.Path, "rename", side_effect=PermissionError("read-only"))
     with (
         pytest.raises(StorageError, match="out cannot be written: read-only"),
         refused,

@@ -25,11 +25,19 @@ count           integer   how often on that day, 1 … 2^31 − 1; default 1
 
 ::
 
-    base.py   Base: the profiles, and their folder on disk
-    door.py   what is checked on the way in
+    base.py       Base: profiles in memory
+    door.py       what is checked on the way in
+    layout.py     one part of a base as one Arrow file
+    manifest.py   what belongs to a version
+    stored.py     StoredBase: a version on disk or in an object store, opened part by part
+    writing.py    the next version: parts first, the manifest last
+    loading.py    load: streams of tables to parts, with memory for one part
 """
 
 from visavis.base.base import Base
 from visavis.base.door import FACT_SCHEMA
+from visavis.base.loading import TableStream, load
+from visavis.base.stored import StoredBase
+from visavis.base.writing import VersionWriter
 
-__all__ = ["FACT_SCHEMA", "Base"]
+__all__ = ["FACT_SCHEMA", "Base", "StoredBase", "TableStream", "VersionWriter", "load"]

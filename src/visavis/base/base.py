@@ -1,20 +1,18 @@
-"""`Base`: all profiles, made from tables or read from a folder."""
+"""`Base`: all profiles, or those of a part, in memory."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from visavis.base.door import (
     check_attributes,
@@ -22,17 +20,14 @@ from visavis.base.door import (
     check_facts,
     check_indicators,
 )
-from visavis.catalog.door import one_array
 from visavis.digest import canonical_digest
 from visavis.domain import AS_OF_METADATA, CUSTOMER_ID, NOTICE_METADATA, parse_date
-from visavis.errors import CorruptionError, InputError, NotFoundError
-from visavis.store import file_digest, json_bytes, new_folder, read_json, write_json
+from visavis.errors import InputError, NotFoundError
+
+if TYPE_CHECKING:
+    from visavis.base.stored import StoredBase
 
 __all__ = ["Base"]
-
-_FORMAT: Final = 1
-_MANIFEST: Final = "base.json"
-_TABLES: Final = ("indicators", "attributes", "facts")
 
 #: About so many rows tell how large indicators usually are.
 _SCALE_ROWS: Final = 8_192
@@ -53,9 +48,12 @@ class Base:
     attributes : pyarrow.Table of n rows
         In the order of `customer_ids`; null = unknown.
     facts : pyarrow.Table
-        Of ``FACT_SCHEMA``, sorted by its columns from left to right.
+        Of ``FACT_SCHEMA``, sorted by its columns from left to right; of a part, its text is
+        dictionary-encoded.
     as_of : datetime.date
         The UTC day up to which (inclusive) the indicators know the customers.
+    scale : ndarray of shape (d,), float32, optional
+        The `indicator_scale` of the whole, for the base of a part.
     """
 
     customer_ids: pa.StringArray
@@ -64,6 +62,7 @@ class Base:
     attributes: pa.Table
     facts: pa.Table
     as_of: date
+    scale: npt.NDArray[np.float32] | None = None
 
     @classmethod
     def from_tables(
@@ -93,19 +92,13 @@ class Base:
         InputError
             Naming the column and the row.
         """
-        day = parse_date(as_of, field="as_of")
         ids = check_customer_ids(indicators, "indicators")
-        known = (indicators.schema.metadata or {}).get(AS_OF_METADATA)
-        if known is not None and known != day.isoformat().encode():
-            reason = (
-                f"is {day}, but the indicators were computed as of {known.decode(errors='replace')}"
-            )
-            raise InputError(reason, field="as_of")
+        day = check_as_of(as_of, indicators.schema)
         if not len(ids):
             raise InputError("must hold at least one customer", field="indicators")
         order = pc.sort_indices(ids).to_numpy()
         sorted_ids = ids.take(pa.array(order))
-        fields = [each for each in indicators.schema if each.name != CUSTOMER_ID]
+        fields = indicator_fields(indicators.schema)
         matrix = check_indicators(indicators, tuple(each.name for each in fields))
         if (np.diff(order.astype(np.int64)) < 0).any():
             matrix = matrix[order]
@@ -114,7 +107,7 @@ class Base:
             customer_ids=sorted_ids,
             indicators=matrix,
             indicator_schema=pa.schema(
-                [each.with_type(pa.float32()) for each in fields],
+                fields,
                 metadata=indicators.schema.metadata,
             ),
             attributes=check_attributes(attributes, sorted_ids),
@@ -142,6 +135,8 @@ class Base:
 
         The root mean square over rows spread evenly.
         """
+        if self.scale is not None:
+            return self.scale
         step = max(1, len(self.indicators) // _SCALE_ROWS)
         some = self.indicators[::step].astype(np.float64)
         return np.asarray(np.sqrt(np.mean(some * some, axis=0)), dtype=np.float32)
@@ -175,102 +170,101 @@ class Base:
         """
         if not isinstance(customer_id, str):
             raise InputError(f"must be text, got {customer_id!r}", field=CUSTOMER_ID)
-        ids = self.customer_ids
-        # Python compares code points, which order as their UTF-8 bytes do.
-        index = bisect_left(range(len(ids)), customer_id, key=lambda row: ids[row].as_py())
-        if index == len(ids) or ids[index].as_py() != customer_id:
+        ends, text = self._id_text
+        try:
+            wanted = customer_id.encode()
+        except UnicodeEncodeError:
+            raise NotFoundError(f"customer {customer_id!r} is not in the base") from None
+        rows = range(self.customer_count)
+        index = bisect_left(rows, wanted, key=lambda row: text[ends[row] : ends[row + 1]])
+        if index == len(rows) or text[ends[index] : ends[index + 1]] != wanted:
             raise NotFoundError(f"customer {customer_id!r} is not in the base")
         return index
+
+    @cached_property
+    def _id_text(self) -> tuple[memoryview, bytes]:
+        """Where each id ends and the next begins, and the bytes of all: for binary searches."""
+        ids = self.customer_ids
+        _, offsets, text = ids.buffers()
+        if offsets is None or text is None:
+            return memoryview(bytes(4 * (len(ids) + 1))).cast("i"), b""
+        ends = memoryview(offsets).cast("b").cast("i")
+        return ends[ids.offset : ids.offset + len(ids) + 1], text.to_pybytes()
 
     def facts_of(self, customer_index: int) -> pa.Table:
         """The facts of one customer, in order."""
         if not 0 <= customer_index < self.customer_count:
             raise InputError(f"is no row of the base: {customer_index}", field="customer_index")
-        begin, end = self._fact_bounds[customer_index : customer_index + 2].tolist()
+        begin, end = self.fact_bounds[customer_index : customer_index + 2].tolist()
         return self.facts.slice(begin, end - begin)
 
     @cached_property
-    def _fact_bounds(self) -> npt.NDArray[np.int64]:
+    def fact_bounds(self) -> npt.NDArray[np.int64]:
         """Where the facts of each customer begin, and the end of all; shape (n + 1,)."""
         rows = self.facts["customer_index"].to_numpy()
         return np.searchsorted(rows, np.arange(self.customer_count + 1)).astype(np.int64)
 
-    def write(self, path: str | Path, *, replace: bool = False) -> None:
-        """Write the base as a folder that appears as a whole.
+    def write(self, path: str | Path, *, parts: int | None = None) -> StoredBase:
+        """Write the base as the next version of the one at `path`, which it makes if need be.
 
         Parameters
         ----------
         path : str or Path
-            The folder to make.
-        replace : bool
-            Replace what stands there; otherwise its existence is an error.
-        """
-        with new_folder(Path(path), replace=replace) as folder:
-            columns = [pa.array(np.ascontiguousarray(column)) for column in self.indicators.T]
-            tables = {
-                "indicators": pa.Table.from_arrays(
-                    [self.customer_ids, *columns],
-                    schema=self.indicator_schema.insert(0, pa.field(CUSTOMER_ID, pa.string())),
-                ),
-                "attributes": self.attributes.add_column(0, CUSTOMER_ID, self.customer_ids),
-                "facts": self.facts,
-            }
-            for name, table in tables.items():
-                pq.write_table(table, folder / f"{name}.parquet", write_page_checksum=True)
-            files = {f"{name}.parquet": file_digest(folder / f"{name}.parquet") for name in tables}
-            write_json(folder / _MANIFEST, self._manifest(files))
+            A folder, or the URL of an object store's prefix.
+        parts : int, optional
+            A power of two; default: as many as `visavis.parts` recommends, never fewer than the
+            last version has.
 
-    def _manifest(self, files: Mapping[str, str]) -> dict[str, object]:
-        """What the manifest says about this base: every byte of it follows from the rest."""
-        return {
-            "format": _FORMAT,
-            "as_of": self.as_of.isoformat(),
-            "customer_count": self.customer_count,
-            "digest": self.digest,
-            "files": dict(files),
-        }
+        Returns
+        -------
+        StoredBase
+            The version that was published.
+        """
+        # What is on disk is made of what is in memory: `writing` stands above this module.
+        from visavis.base.writing import write_base
+
+        return write_base(self, path, parts=parts)
 
     @classmethod
-    def read(cls, path: str | Path) -> Base:
-        """Read a base that `write` made.
+    def read(cls, path: str | Path, *, version: int | None = None) -> Base:
+        """Read a whole base into memory; `StoredBase` reads it part by part.
+
+        Parameters
+        ----------
+        path : str or Path
+            Where `write` or `visavis load` put it.
+        version : int, optional
+            Default: the newest.
 
         Raises
         ------
         InputError
-            If there is no base at `path`, or it is of another format.
+            If there is no base at `path`, or no such version.
         CorruptionError
             If any byte of it is not as it was written.
         """
-        folder = Path(path)
-        manifest = read_json(folder / _MANIFEST)
-        if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
-            raise InputError(
-                f"{folder / _MANIFEST} is no manifest of format {_FORMAT}", field="path"
-            )
-        files = manifest.get("files")
-        if not isinstance(files, dict):
-            raise CorruptionError(f"{folder / _MANIFEST} names no files")
-        for name in _TABLES:
-            file = folder / f"{name}.parquet"
-            if not file.is_file() or file_digest(file) != files.get(file.name):
-                raise CorruptionError(f"{file} does not fit its digest in {_MANIFEST}")
-        try:
-            base = cls._from_files(folder, manifest.get("as_of"))
-        except (InputError, pa.ArrowException, KeyError) as error:
-            raise CorruptionError(f"{folder} holds no base: {error}") from error
-        if (folder / _MANIFEST).read_bytes() != json_bytes(base._manifest(files)):
-            raise CorruptionError(f"{folder} does not fit what its {_MANIFEST} says")
-        return base
+        from visavis.base.stored import StoredBase
 
-    @classmethod
-    def _from_files(cls, folder: Path, as_of: object) -> Base:
-        tables = {name: pq.read_table(folder / f"{name}.parquet") for name in _TABLES}
-        facts = tables["facts"]
-        ids = one_array(tables["indicators"][CUSTOMER_ID])
-        named = ids.take(one_array(facts["customer_index"]))
-        return cls.from_tables(
-            tables["indicators"],
-            as_of=as_of,  # type: ignore[arg-type]  # from_tables refuses what is no date
-            attributes=tables["attributes"],
-            facts=facts.set_column(0, CUSTOMER_ID, named),
+        return StoredBase.open(path, version=version).read()
+
+
+def indicator_fields(schema: pa.Schema) -> list[pa.Field]:
+    """The indicators of a table of profiles, as float32 fields."""
+    return [each.with_type(pa.float32()) for each in schema if each.name != CUSTOMER_ID]
+
+
+def check_as_of(as_of: date | str, schema: pa.Schema) -> date:
+    """The day, if the indicators of `schema` do not say that they are of another.
+
+    Raises
+    ------
+    InputError
+    """
+    day = parse_date(as_of, field="as_of")
+    known = (schema.metadata or {}).get(AS_OF_METADATA)
+    if known is not None and known != day.isoformat().encode():
+        reason = (
+            f"is {day}, but the indicators were computed as of {known.decode(errors='replace')}"
         )
+        raise InputError(reason, field="as_of")
+    return day

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -16,18 +17,17 @@ from visavis.errors import InputError
 from visavis.terminal import add_row, new_console, new_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import pyarrow as pa
 
-    from visavis.base import Base
+    from visavis.base import StoredBase, TableStream
     from visavis.indicators import Indicators
 
-__all__ = ["indicators", "load"]
+__all__ = ["indicators", "load", "show_base"]
 
-#: By which a folder is known as a base, and may be replaced.
-_MANIFEST: Final = "base.json"
-_BASE_FILES: Final = (_MANIFEST, ".parquet")
+#: Events of so many bytes become profiles at a time: what they become must fit into memory.
+_SLICE_BYTES: Final = 2**30
 
 Notice = Annotated[
     str | None,
@@ -138,8 +138,23 @@ def _print_indicators(result: Indicators, out: Path, notice: str | None, as_json
 
 
 def load(
-    profiles: Annotated[Path, typer.Option(help="Indicators: customer_id and numbers.")],
-    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    out: Annotated[
+        str,
+        typer.Option(
+            help="Folder, or URL of an object store's prefix; a base there gets a new version."
+        ),
+    ],
+    profiles: Annotated[
+        str | None, typer.Option(help="Indicators: customer_id and numbers.")
+    ] = None,
+    events: Annotated[
+        list[Path] | None,
+        typer.Option(help="Instead of --profiles: events to make them of; may be given often."),
+    ] = None,
+    spec: Annotated[
+        Path | None, typer.Option(help="With --events: TOML, which columns mean what.")
+    ] = None,
+    taxonomy: Annotated[Path | None, typer.Option(help="With --events: joined by its key.")] = None,
     as_of: Annotated[
         str | None,
         typer.Option(
@@ -147,7 +162,7 @@ def load(
             help="UTC date up to which the tables know; default: what `visavis indicators` wrote.",
         ),
     ] = None,
-    attributes: Annotated[Path | None, typer.Option(help="customer_id and typed columns.")] = None,
+    attributes: Annotated[str | None, typer.Option(help="customer_id and typed columns.")] = None,
     types: Annotated[
         Path | None,
         typer.Option(
@@ -156,104 +171,158 @@ def load(
             "are bool."
         ),
     ] = None,
-    facts: Annotated[Path | None, typer.Option(help="What happened: see visavis.base.")] = None,
+    facts: Annotated[str | None, typer.Option(help="What happened: see visavis.base.")] = None,
+    parts: Annotated[
+        int | None, typer.Option(help="A power of two; default: one per 16,384 customers.")
+    ] = None,
     notice: Notice = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Put it in the place of a base that stands there.")
-    ] = False,
+    threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Build a base from tables: Parquet, or CSV of which every cell is checked."""
-    from visavis.base import Base
-    from visavis.cli.records import with_notice
-    from visavis.cli.tables import read_attributes, read_facts, read_profiles
+    """Build a base from tables: Parquet, Arrow, or CSV of which every cell is checked."""
+    from visavis import base as bases
+    from visavis.cli.tables import open_attributes, open_facts, open_profiles
 
     if types is not None and attributes is None:
         raise InputError("types are those of --attributes, which is not given", field="--types")
-    inputs = {
-        "--profiles": profiles,
-        "--attributes": attributes,
-        "--facts": facts,
-        "--types": types,
-    }
-    _check_folder(out, replace, inputs)
-    names = ("profiles", "attributes", "facts", "types", "as_of", "path")
+    _check_sources(profiles, events, spec, taxonomy)
+    _check_place(out)
+    names = ("profiles", "attributes", "facts", "types", "as_of", "parts", "events", "taxonomy")
     options = {name: f"--{name.replace('_', '-')}" for name in names}
     with (
         stages(quiet=as_json) as stage,
-        named(**{**options, "indicators": "--profiles", "path": "--out"}),
+        named(**{**options, "indicators": "--profiles", "path": "--out", "spec": "--spec"}),
     ):
-        with stage("Tables"):
-            indicators = read_profiles(profiles)
-            known = None if attributes is None else read_attributes(attributes, types)
-            happened = None if facts is None else read_facts(facts)
-        held = [None if each is None else _metadata(each) for each in (indicators, known, happened)]
-        with stage("Base"):
-            base = Base.from_tables(
-                with_notice(indicators, _notices(notice, *held)),
-                as_of=_as_of(as_of, indicators, profiles),
+        with stage("Tables") as tick:
+            if profiles is not None:
+                indicators = open_profiles(profiles)
+            else:
+                indicators = _from_events(events or [], spec, taxonomy, as_of, threads, tick)
+            known = None if attributes is None else open_attributes(attributes, types)
+            happened = None if facts is None else open_facts(facts)
+        held = [each.schema.metadata for each in (indicators, known, happened) if each is not None]
+        said = _notices(notice, *held, *(_metadata_of(path) for path in events or []))
+        with stage("Base") as tick:
+            stored = bases.load(
+                out,
+                replace(indicators, schema=_noticed(indicators.schema, said)),
+                as_of=_as_of(as_of, indicators.schema, profiles),
                 attributes=known,
                 facts=happened,
+                parts=parts,
+                threads=threads or len(os.sched_getaffinity(0)),
+                progress=tick,
             )
-        with stage("Writing"):
-            base.write(out, replace=replace)
-    _print_base(base, out, as_json)
+    show_base(stored, as_json)
 
 
-def _print_base(base: Base, out: Path, as_json: bool) -> None:
+def _check_sources(
+    profiles: str | None, events: list[Path] | None, spec: Path | None, taxonomy: Path | None
+) -> None:
+    if (profiles is None) == (not events):
+        raise InputError("give either --profiles or --events", field="--profiles")
+    for option, given in (("--spec", spec), ("--taxonomy", taxonomy)):
+        if profiles is not None and given is not None:
+            raise InputError("is for --events, which are not given", field=option)
+    if events and spec is None:
+        raise InputError("must be given with --events", field="--spec")
+
+
+def _from_events(
+    events: list[Path],
+    spec: Path | None,
+    taxonomy: Path | None,
+    as_of: str | None,
+    threads: int | None,
+    tick: Callable[[int, int], None],
+) -> TableStream:
+    """Profiles from events, some slices of the customers after the other."""
+    from visavis.base import TableStream
+    from visavis.indicators import IndicatorSpec, compute
+    from visavis.store import check_readable
+
+    if as_of is None:
+        raise InputError("must be given with --events", field="--as-of")
+    assert spec is not None  # noqa: S101  (_check_sources has seen to it)
+    read = IndicatorSpec.read(spec)
+    for path in events:
+        check_readable(path, field="events")
+    slice_count = max(1, sum(path.stat().st_size for path in events) // _SLICE_BYTES)
+
+    def slices() -> Iterator[pa.Table]:
+        for index in range(slice_count):
+            part = (index, slice_count)
+            made = compute(events, read, as_of, taxonomy=taxonomy, threads=threads, part=part)
+            tick(index + 1, slice_count)
+            yield made.to_table()
+
+    # The first slice says what the columns are; it is kept until its turn.
+    begun = slices()
+    first = next(begun)
+    row_count_max = 2 * slice_count * max(1, first.num_rows) + 1_000_000
+    return TableStream(first.schema, row_count_max, lambda: chain([first], begun))
+
+
+def show_base(stored: StoredBase, as_json: bool) -> None:
+    """Print what a version of a base holds."""
     from visavis.showing import show_notice
 
+    manifest = stored.manifest
     summary = {
-        "out": str(out),
-        "notice": base.notice,
-        "customer_count": base.customer_count,
-        "indicator_count": len(base.indicator_names),
-        "fact_count": len(base.facts),
-        "attributes": {field.name: str(field.type) for field in base.attributes.schema},
-        "as_of": base.as_of.isoformat(),
-        "digest": base.digest,
+        "out": str(stored.place),
+        "version": stored.version,
+        "notice": stored.head.notice,
+        "customer_count": stored.customer_count,
+        "indicator_count": len(manifest.indicators),
+        "fact_count": stored.fact_count,
+        "part_count": stored.part_count,
+        "attributes": manifest.attributes,
+        "as_of": stored.as_of.isoformat(),
+        "journal_offset": manifest.journal_offset,
+        "digest": stored.digest,
     }
     if as_json:
         print_json(summary)
         return
     print_pairs({name: said for name, said in summary.items() if name != "notice"})
-    show_notice(base.notice, new_console())
+    show_notice(stored.head.notice, new_console())
 
 
-def _as_of(given: str | None, indicators: pa.Table, path: Path) -> str:
+def _as_of(given: str | None, schema: pa.Schema, named: str | None) -> str:
     """The day asked for, or that of the indicators; that both agree is checked by the base."""
     from visavis.domain import AS_OF_METADATA
 
-    held = _metadata(indicators).get(AS_OF_METADATA)
+    held = (schema.metadata or {}).get(AS_OF_METADATA)
     if given is None and held is None:
-        raise InputError(f"must be given: {path} does not say as of when it is", field="--as-of")
+        raise InputError(f"must be given: {named} does not say as of when it is", field="--as-of")
     return given or str((held or b"").decode(errors="replace"))
 
 
-def _check_folder(out: Path, replace: bool, inputs: dict[str, Path | None]) -> None:
-    """Refuse before any work what cannot be written, or must not be replaced."""
-    from visavis.store import check_writable
+def _noticed(schema: pa.Schema, notice: str | None) -> pa.Schema:
+    from visavis.domain import NOTICE_METADATA
 
-    if not os.path.lexists(out):
-        check_writable(out)
-        return
-    if not replace:
-        raise InputError(
-            f"{out} exists already; results are never overwritten without --replace", field="--out"
-        )
-    if not (out / _MANIFEST).is_file():
-        raise InputError(f"{out} is no base: --replace replaces nothing else", field="--out")
-    foreign = [each.name for each in out.iterdir() if not each.name.endswith(_BASE_FILES)]
-    if foreign:
-        raise InputError(f"{out} holds what is no base's: {min(foreign)}", field="--out")
-    real = Path(os.path.realpath(out))
-    for option, given in inputs.items():
-        if given is not None and real in Path(os.path.realpath(given)).parents:
-            raise InputError(f"{option} reads {given}, which lies in it", field="--out")
+    if notice is None:
+        return schema
+    return schema.with_metadata({**(schema.metadata or {}), NOTICE_METADATA: notice.encode()})
 
 
-def _metadata(table: pa.Table) -> dict[bytes, bytes]:
-    return table.schema.metadata or {}
+def _check_place(out: str) -> None:
+    """Refuse before any work a place that cannot be written, or holds something else."""
+    from visavis.base.stored import versions_at
+    from visavis.store import check_writable, open_place
+
+    place = open_place(out)
+    with named(path="--out"):
+        if "://" not in out:
+            path = Path(out)
+            if not os.path.lexists(path):
+                check_writable(path)
+                return
+            if not path.is_dir():
+                raise InputError(f"{path} is no folder", field="--out")
+        foreign = [name for name in place.names() if not name.startswith("v0")]
+        if foreign and not versions_at(place):
+            raise InputError(f"{out} holds what is no base's: {foreign[0]}", field="--out")
 
 
 def _metadata_of(path: Path | None) -> dict[bytes, bytes]:

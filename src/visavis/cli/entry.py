@@ -12,7 +12,7 @@ from typing import Annotated, Final, cast
 import typer
 
 from visavis import __version__
-from visavis.cli import ask, build, machine, model
+from visavis.cli import ask, base, build, machine, model
 from visavis.cli.logs import set_up_logs
 from visavis.cli.output import print_json
 from visavis.errors import SetupError, VisavisError
@@ -42,6 +42,7 @@ for command in (
     machine.doctor,
 ):
     app.command()(command)
+app.add_typer(base.app, name="base")
 
 
 def _print_version(wanted: bool) -> None:

@@ -34,7 +34,10 @@ Threads = Annotated[int | None, typer.Option(help="Default: all processors of th
 VariantName = Annotated[
     str | None, typer.Option("--variant", help="Force a kernel variant; never falls back.")
 ]
-BaseFolder = Annotated[Path, typer.Option("--base", help="A folder that `visavis load` made.")]
+BaseFolder = Annotated[
+    str,
+    typer.Option("--base", help="What `visavis load` made: folder or URL, newest version."),
+]
 CatalogFile = Annotated[Path, typer.Option("--catalog", help=".parquet, .csv, .jsonl or .toml")]
 PolicyFile = Annotated[
     Path | None, typer.Option("--policy", help="A TOML file; default: the defaults of a policy.")
@@ -71,7 +74,7 @@ def named(within: str | None = None, **options: str) -> Iterator[None]:
 
 
 def open_engine(
-    base: Path,
+    base: str,
     catalog: Path,
     policy: Path | None,
     *,

@@ -41,7 +41,7 @@ _BATCH_ROWS: Final = 2**15
 def check_out(
     out: Path,
     suffixes: tuple[str, ...],
-    inputs: Mapping[str, Path | None],
+    inputs: Mapping[str, Path | str | None],
     *,
     with_record: bool = True,
 ) -> None:
@@ -52,7 +52,7 @@ def check_out(
     out : Path
     suffixes : tuple of str
         What its name may end in.
-    inputs : mapping of str to (Path or None)
+    inputs : mapping of str to (Path or str or None)
         By option, what the command reads: files and folders.
     with_record : bool
         Whether a record will stand beside it.
@@ -73,7 +73,7 @@ def check_out(
         check_writable(path, field="--out")
 
 
-def _stands_in(path: Path, given: Path) -> bool:
+def _stands_in(path: Path, given: Path | str) -> bool:
     """Whether `path` is `given`, by whatever name, or lies inside it."""
     real, other = Path(os.path.realpath(path)), Path(os.path.realpath(given))
     # A hard link has another name; what is not there yet is no link.

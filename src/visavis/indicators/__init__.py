@@ -20,7 +20,7 @@ from visavis.indicators.assemble import (
     find_definition,
 )
 from visavis.indicators.events import MEMORY_LIMIT
-from visavis.indicators.parts import merge_parts, part_of
+from visavis.indicators.parts import merge_parts
 from visavis.indicators.spec import IndicatorSpec
 
 __all__ = [
@@ -31,5 +31,4 @@ __all__ = [
     "compute",
     "find_definition",
     "merge_parts",
-    "part_of",
 ]

@@ -1,13 +1,10 @@
 """Parts: a fixed slice of the customers by a hash of their id, and putting slices together again.
 
-A customer belongs to part ``first eight bytes (big-endian) of sha256(customer id) mod count``: the
-same on every machine, in every version and whatever the type of the column, because the id is its
-text. `part_of` says it in Python and `part_sql` in SQL.
+`visavis.parts` says which part a customer belongs to; `part_sql` says it in SQL.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +15,7 @@ import pyarrow.compute as pc
 
 from visavis.errors import InputError
 
-__all__ = ["Part", "check_part", "merge_parts", "part_of", "part_sql"]
+__all__ = ["Part", "check_part", "merge_parts", "part_sql"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +39,6 @@ def check_part(part: tuple[int, int]) -> Part:
         reason = f"must be (index, count) with 0 <= index < count, got {tuple(part)}"
         raise InputError(reason, field="part")
     return Part(index, count)
-
-
-def part_of(customer_id: str, part_count: int) -> int:
-    """Return the index of the part that a customer belongs to."""
-    return int.from_bytes(hashlib.sha256(customer_id.encode()).digest()[:8]) % part_count
 
 
 def part_sql(customer: str, part: Part) -> str:

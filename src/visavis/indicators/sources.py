@@ -16,6 +16,7 @@ from __future__ import annotations
 import csv
 import gzip
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -42,6 +43,8 @@ __all__ = [
     "quoted",
     "read_text_table",
     "refuse_first",
+    "text_batches",
+    "text_columns",
 ]
 
 #: What callers may give: one table, or paths of Parquet and CSV files.
@@ -164,6 +167,12 @@ def _describe(connection: DuckDBPyConnection, path: Path, name: str, variable: s
     return Source(name, sql, variable, types)
 
 
+def text_columns(path: Path, *, field: str) -> list[str]:
+    """The names in the header of a CSV file; errors as of `read_text_table`."""
+    with reading(path, field=field), _csv_errors(path, field):
+        return _csv_header(path, field)
+
+
 def read_text_table(path: Path, *, field: str) -> pa.Table:
     """Read a CSV file as it is written: every column text, null only where a cell is not quoted
     and empty.
@@ -176,22 +185,39 @@ def read_text_table(path: Path, *, field: str) -> pa.Table:
     StorageError
         If the system refuses to read it.
     """
+    schema = pa.schema([(name, pa.string()) for name in text_columns(path, field=field)])
+    return pa.concat_tables([schema.empty_table(), *text_batches(path, field=field)])
+
+
+def text_batches(path: Path, *, field: str, batch_rows: int = 1_000_000) -> Iterator[pa.Table]:
+    """Yield what `read_text_table` reads, in order, as tables of at most `batch_rows` rows."""
     import duckdb
 
-    with reading(path, field=field), duckdb.connect() as connection:
-        try:
-            types = dict.fromkeys(_csv_header(path, field), "VARCHAR")
-            connection.execute("SET VARIABLE one_file = ?", [[_literal(path)]])
-            connection.execute("SET VARIABLE one_type = ?", [types])
-            read = connection.sql(
-                "SELECT * FROM read_csv(getvariable('one_file'), columns = getvariable('one_type'),"
-                " auto_detect = false, header = true, delim = ',', quote = '\"', escape = '\"',"
-                " nullstr = '', allow_quoted_nulls = false, strict_mode = true,"
-                " null_padding = false, ignore_errors = false)"
-            )
-            return read.to_arrow_table()
-        except (duckdb.Error, UnicodeError, csv.Error) as error:
-            raise InputError(_csv_reason(error), field=field, subject=f"file {path}") from error
+    types = dict.fromkeys(text_columns(path, field=field), "VARCHAR")
+    with reading(path, field=field), duckdb.connect() as connection, _csv_errors(path, field):
+        connection.execute("SET VARIABLE one_file = ?", [[_literal(path)]])
+        connection.execute("SET VARIABLE one_type = ?", [types])
+        read = connection.sql(
+            "SELECT * FROM read_csv(getvariable('one_file'), columns = getvariable('one_type'),"
+            " auto_detect = false, header = true, delim = ',', quote = '\"', escape = '\"',"
+            " nullstr = '', allow_quoted_nulls = false, strict_mode = true,"
+            " null_padding = false, ignore_errors = false)"
+        )
+        for batch in read.to_arrow_reader(batch_rows):
+            yield pa.Table.from_batches([batch])
+
+
+@contextmanager
+def _csv_errors(path: Path, field: str) -> Iterator[None]:
+    import duckdb
+
+    try:
+        yield
+    except (duckdb.Error, UnicodeError, csv.Error, OSError, pa.ArrowException) as error:
+        # What DuckDB finds later comes through Arrow, without a number of the system.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise InputError(_csv_reason(error), field=field, subject=f"file {path}") from error
 
 
 def _csv_reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Every file operation of visavis, in one place: digests, atomic files, create-only folders.
+"""Single files and folders: digests, atomic files, create-only folders.
 
 A folder is written beside its final place and renamed into it when everything in it is on disk, so
 that a reader sees the whole or nothing. A path that is not there is wrong input; whatever else the
@@ -26,10 +26,13 @@ import pyarrow.parquet as pq
 from visavis.errors import CorruptionError, InputError, StorageError
 
 __all__ = [
+    "check_readable",
     "check_writable",
     "file_digest",
     "json_bytes",
+    "new_file",
     "new_folder",
+    "parsed_json",
     "read_bytes",
     "read_json",
     "read_parquet",
@@ -109,17 +112,27 @@ def read_json(path: Path) -> Any:
     CorruptionError
         If it is no JSON.
     """
-    content = read_bytes(path)
+    return parsed_json(read_bytes(path), path)
+
+
+def parsed_json(content: bytes, named: object) -> Any:
+    """JSON as Python; CorruptionError, naming what it is, if it is none."""
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise CorruptionError(f"{path} is damaged: {error}") from None
+        raise CorruptionError(f"{named} is damaged: {error}") from None
 
 
 def read_parquet(path: Path, *, field: str = "path") -> pa.Table:
     """Read one Parquet file, whose folders' names add no columns; errors as of `reading`."""
     with reading(path, field=field), pq.ParquetFile(path) as source:
         return source.read()
+
+
+def check_readable(path: Path, *, field: str = "path") -> None:
+    """Say before long work that there is no such file; errors as of `reading`."""
+    with reading(path, field=field), path.open("rb"):
+        pass
 
 
 def check_writable(path: Path, *, field: str = "path") -> None:
@@ -143,7 +156,7 @@ def check_writable(path: Path, *, field: str = "path") -> None:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
+def new_file(path: Path) -> Iterator[BinaryIO]:
     """A stream whose content stands at `path` when the block ends, or never, and on disk."""
     with _named(path, "written"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +183,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     StorageError
         If it cannot be written.
     """
-    with _replacing(path) as stream:
+    with new_file(path) as stream:
         stream.write(content)
 
 
@@ -181,13 +194,13 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_parquet(path: Path, table: pa.Table) -> None:
     """Write a table as Parquet, its pages with checksums, as `write_bytes` writes."""
-    with _replacing(path) as stream:
+    with new_file(path) as stream:
         pq.write_table(table, stream, write_page_checksum=True)
 
 
 def write_csv(path: Path, table: pa.Table) -> None:
     """Write a table as CSV with a header, text in quotes, as `write_bytes` writes."""
-    with _replacing(path) as stream:
+    with new_file(path) as stream:
         csv.write_csv(table, stream)
 
 

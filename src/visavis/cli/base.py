@@ -1,0 +1,79 @@
+"""``visavis base show | verify | drop-version``: what stands in a base."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from visavis.cli.build import show_base
+from visavis.cli.options import AsJson, BaseFolder, named
+from visavis.cli.output import print_json, stages
+from visavis.errors import InputError
+from visavis.terminal import add_row, new_console, new_table
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="What stands in a base.")
+
+Version = Annotated[int | None, typer.Option("--version", help="Default: the newest.")]
+
+
+@app.command()
+def show(base: BaseFolder, version: Version = None, as_json: AsJson = False) -> None:
+    """Say what a version holds, and which versions there are."""
+    from visavis.base.stored import StoredBase, versions_at
+
+    with named(path="--base", version="--version"):
+        stored = StoredBase.open(base, version=version)
+        show_base(stored, as_json)
+        if as_json:
+            return
+        table = new_table("version", "as of", "customers", "facts", "parts", "journal")
+        for each in versions_at(stored.place):
+            other = StoredBase.open(stored.place, version=each)
+            counts = (other.customer_count, other.fact_count, other.part_count)
+            offset = other.manifest.journal_offset
+            add_row(table, str(each), str(other.as_of), *(f"{n:,}" for n in counts), str(offset))
+        new_console().print(table)
+
+
+@app.command()
+def verify(base: BaseFolder, version: Version = None, as_json: AsJson = False) -> None:
+    """Read every byte of a version and compare it with its digests."""
+    from visavis.base.stored import StoredBase
+
+    with named(path="--base", version="--version"), stages(quiet=as_json) as stage:
+        stored = StoredBase.open(base, version=version)
+        with stage("Parts") as tick:
+            stored.verify(progress=tick)
+    said = {"version": stored.version, "part_count": stored.part_count, "digest": stored.digest}
+    if as_json:
+        print_json(said)
+        return
+    print(f"version {stored.version}: {stored.part_count:,} parts are as they were written")
+
+
+@app.command(name="drop-version")
+def drop_version(
+    base: BaseFolder,
+    version: Annotated[int, typer.Argument(help="Which one.")],
+    as_json: AsJson = False,
+) -> None:
+    """Remove a version, but not the last that there is."""
+    from visavis.base.stored import versions_at
+    from visavis.base.writing import remove_version
+    from visavis.store import open_place
+
+    with named(path="--base"):
+        place = open_place(base)
+        known = versions_at(place)
+        if not known:
+            raise InputError(f"{place} holds no base", field="path")
+        if known == [version]:
+            raise InputError(f"{version} is the only version", field="version")
+        count = remove_version(place, version)
+    if as_json:
+        print_json({"version": version, "removed": count})
+        return
+    print(f"version {version}: {count:,} files removed")
