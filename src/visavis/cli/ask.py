@@ -58,7 +58,11 @@ def match(
     """Match every customer against every capability."""
     from visavis.cli.records import check_out, describe_run, with_notice, write_results
 
-    inputs = {"--base": base, "--catalog": catalog, "--policy": policy}
+    inputs: dict[str, Path | str | None] = {
+        "--base": base,
+        "--catalog": catalog,
+        "--policy": policy,
+    }
     check_out(out, _RESULT_SUFFIXES, inputs)
     with stages(quiet=as_json) as stage, named(reasons="--reasons"):
         with stage("Reading"):
@@ -124,7 +128,11 @@ def audience(
     if bool(capability) == every:
         raise InputError("give one or more of it, or --every", field="--capability")
     if out is not None:
-        inputs = {"--base": base, "--catalog": catalog, "--policy": policy}
+        inputs: dict[str, Path | str | None] = {
+            "--base": base,
+            "--catalog": catalog,
+            "--policy": policy,
+        }
         check_out(out, _RESULT_SUFFIXES, inputs)
     with stages(quiet=as_json) as stage, named(k="--k", capability_ids="--capability"):
         with stage("Reading"):
