@@ -24,9 +24,15 @@ from commands import done, refused
 from test_indicators import AS_OF, EVERY_KIND, TAXONOMY, crowd, digest
 from test_learning import AS_OF as SHOP_AS_OF
 from test_learning import SPEC, Shop, declared
-from visavis import cluster
 from visavis.cli.model import _workers
-from visavis.cluster import IndicatorJob, compute_indicators, connected, held_once, joblib_backend
+from visavis.cluster import (
+    IndicatorJob,
+    compute_indicators,
+    connected,
+    held_once,
+    indicators,
+    joblib_backend,
+)
 from visavis.errors import InputError, SetupError
 from visavis.indicators import Indicators, IndicatorSpec, compute, merge_parts
 from visavis.parts import part_of
@@ -296,7 +302,7 @@ def test_a_killed_worker_changes_nothing(
     ray: Any, tmp_path: Path, folder: Path, files: list[Path], whole: Indicators
 ) -> None:
     job = job_of(files, folder, 3)
-    heads, matrices = cluster._spread(mortal(job, tmp_path, 2), 3, 1, None)
+    heads, matrices = indicators._spread(mortal(job, tmp_path, 2), 3, 1, None)
     assert_same(job.gather(heads, matrices), whole)
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -305,8 +311,8 @@ def test_a_worker_that_always_dies_is_an_error(
     ray: Any, tmp_path: Path, folder: Path, files: list[Path]
 ) -> None:
     with pytest.raises(SetupError, match=r"^Ray: .*died"):
-        cluster._spread(mortal(job_of(files, folder, 2), tmp_path, 99), 2, 1, None)
-    assert len(list(tmp_path.iterdir())) == cluster.RETRIES + 1
+        indicators._spread(mortal(job_of(files, folder, 2), tmp_path, 99), 2, 1, None)
+    assert len(list(tmp_path.iterdir())) == indicators.RETRIES + 1
 
 
 def test_a_mistake_of_ours_is_not_called_ray(ray: Any) -> None:
@@ -314,7 +320,7 @@ def test_a_mistake_of_ours_is_not_called_ray(ray: Any) -> None:
         return 1 // index
 
     with pytest.raises(ZeroDivisionError):
-        cluster._spread(run, 1, 1, None)
+        indicators._spread(run, 1, 1, None)
 
 
 def test_learning_through_joblib_gives_the_same_bits(ray: Any) -> None:

@@ -24,6 +24,7 @@ LAYERS = [
     "evaluate",
     "campaign",
     "cluster",
+    "schedule",
     "engine",
     "eligibility",
     "rules",

@@ -38,6 +38,18 @@ __all__ = [
 class VisavisError(Exception):
     """The root of every error that visavis raises on purpose."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Errors come back from other processes; pickle would call __init__ with the text alone.
+        return _restored, (type(self), self.args, vars(self))
+
+
+def _restored(
+    kind: type[VisavisError], args: tuple[object, ...], attributes: dict[str, object]
+) -> VisavisError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
+
 
 class InputError(VisavisError, ValueError):
     """What was given is wrong.

@@ -1,4 +1,4 @@
-"""The same work on Ray: plain functions here and on workers, and one place that speaks to Ray.
+"""Indicators of all customers on Ray: the bytes of one machine, from many.
 
 ::
 
@@ -15,23 +15,17 @@ Matrices come back through Ray's object store, which spills to disk, and are fet
 the driver holds the whole result once, as on one machine. A part must fit a worker: its customers
 × indicators × 4 bytes, best below 1 GB.
 
-Nothing but `connected`, `_spread`, `joblib_backend` and `held_once` touches Ray, and no other
-module imports it.
+Nothing but `_spread` and what it calls touches Ray.
 """
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
-import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
-from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -40,8 +34,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from visavis import __version__
+from visavis.cluster.connect import check_same_version, connected, errors_of_ray, import_ray
 from visavis.domain import parse_date
-from visavis.errors import InputError, SetupError, VisavisError
+from visavis.errors import InputError, VisavisError
 from visavis.indicators import (
     MEMORY_LIMIT,
     IndicatorDefinition,
@@ -51,23 +46,13 @@ from visavis.indicators import (
     merge_parts,
 )
 
-__all__ = [
-    "IndicatorJob",
-    "PartHead",
-    "compute_indicators",
-    "connected",
-    "held_once",
-    "joblib_backend",
-]
+__all__ = ["IndicatorJob", "PartHead", "compute_indicators"]
 
 #: How often a task is run again when its worker dies. What it computes depends on nothing else.
 RETRIES: Final = 3
 
 #: How long cancelled tasks may take to remove what they have spilled.
 CANCEL_WAIT_S: Final = 60.0
-
-#: How long a head may take to accept a connection; Ray itself would wait for minutes.
-REACH_WAIT_S: Final = 10.0
 
 Matrix = npt.NDArray[np.float32]
 
@@ -134,9 +119,7 @@ class IndicatorJob:
         SetupError
             If this is another version of visavis than the driver's.
         """
-        if self.version != __version__:
-            reason = f"visavis {__version__} on a worker, {self.version} on the driver"
-            raise SetupError(reason)
+        check_same_version(self.version)
         folder = self.spill_folder(index)
         if folder.parent.is_dir():  # else `compute` says so
             folder.mkdir(exist_ok=True)
@@ -243,69 +226,6 @@ def _absolute(path: object, field: str) -> Path:
     return Path(path).absolute()
 
 
-@contextmanager
-def connected(address: str = "local") -> Iterator[int]:
-    """Be connected to Ray for the block; yield how many processors it has.
-
-    Parameters
-    ----------
-    address : str
-        ``local``: start Ray here, with the processors of this process, and stop it at the end. Or
-        ``host:port`` of a running head, or ``auto``: join it as a driver. Where this process is
-        connected already, that connection is used and stays.
-
-    Raises
-    ------
-    InputError
-        If it is no such address, or one of a Ray client, through which nothing of size should go.
-    SetupError
-        If Ray cannot be started or reached.
-    """
-    if address.startswith("ray://"):
-        raise InputError("must be the head's host:port, not a Ray client's", field="address")
-    ray = _ray()
-    if ray.is_initialized():
-        yield int(ray.cluster_resources()["CPU"])
-        return
-    _check_reachable(address)
-    options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
-    if address == "local":
-        processors = len(os.sched_getaffinity(0))
-        options |= {"num_cpus": processors, "include_dashboard": False}
-    try:
-        ray.init(address, **options)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise SetupError(f"Ray at {address!r} cannot be reached: {error}") from error
-    try:
-        yield int(ray.cluster_resources()["CPU"])
-    finally:
-        ray.shutdown()
-
-
-def _check_reachable(address: str) -> None:
-    """Say at once what Ray takes minutes to say: that nobody listens there."""
-    if address in ("local", "auto"):
-        return
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        reason = f"must be 'local', 'auto' or host:port, got {address!r}"
-        raise InputError(reason, field="address")
-    try:
-        socket.create_connection((host, int(port)), timeout=REACH_WAIT_S).close()
-    except (OSError, OverflowError) as error:
-        raise SetupError(f"Ray at {address!r} cannot be reached: {error}") from error
-
-
-def _ray() -> Any:
-    """Import Ray, whose own types know little of it, set up so that it keeps to itself."""
-    # No word to others about what runs here, and nobody without a token speaks to it.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    import ray
-
-    return ray
-
-
 def _spread(
     run: Callable[[int], tuple[PartHead, Matrix]],
     part_count: int,
@@ -313,7 +233,7 @@ def _spread(
     progress: Callable[[int, int], None] | None,
 ) -> tuple[list[PartHead], Iterator[Matrix]]:
     """Run all parts on Ray; return their heads, and their matrices to be fetched one by one."""
-    ray = _ray()
+    ray = import_ray()
     # max_retries is for workers that die; what is wrong with the input is an answer.
     task = ray.remote(num_cpus=threads, num_returns=2, max_retries=RETRIES)(_answer)
     # Stored once, not sent with every task.
@@ -321,7 +241,7 @@ def _spread(
     references = [task.remote(shared, index) for index in range(part_count)]
     heads = [head for head, _ in references]
     waiting = heads
-    with _errors_of_ray():
+    with errors_of_ray():
         try:
             while waiting:
                 done, waiting = ray.wait(waiting)
@@ -348,7 +268,7 @@ def _answer(
 
 def _cancel(waiting: Sequence[Any]) -> None:
     """Cancel tasks and wait until they have removed what they spilled."""
-    ray = _ray()
+    ray = import_ray()
     for reference in waiting:
         ray.cancel(reference)
     if waiting:
@@ -356,57 +276,9 @@ def _cancel(waiting: Sequence[Any]) -> None:
 
 
 def _fetched(references: list[Any]) -> Iterator[Matrix]:
-    ray = _ray()
+    ray = import_ray()
     references.reverse()
     while references:
-        with _errors_of_ray():
+        with errors_of_ray():
             # Nothing else refers to it: the store lets go of a matrix that was copied out.
             yield ray.get(references.pop())
-
-
-@contextmanager
-def _errors_of_ray() -> Iterator[None]:
-    """Turn what befalls Ray into a SetupError; what a task raises by mistake stays as it is."""
-    from ray.exceptions import RayError, RayTaskError
-
-    try:
-        yield
-    except RayTaskError:
-        raise
-    except RayError as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise SetupError(f"Ray: {reason}") from error
-
-
-@contextmanager
-def joblib_backend(address: str = "local") -> Iterator[int]:
-    """Let joblib's work in the block run on Ray, as `visavis.learning.learn` does its blocks.
-
-    Yields how many processors Ray has; errors as of `connected`. ::
-
-        with joblib_backend("head:6379") as processors:
-            learn(windows, base, catalog, spec, threads=processors, hold=held_once)
-    """
-    import joblib
-    from joblib.pool import PicklingPool
-
-    # Ray puts its own pool in the place of multiprocessing's, for the whole process.
-    bases = PicklingPool.__bases__
-    with connected(address) as processors:
-        backend = import_module("ray.util.joblib.ray_backend").RayBackend
-        # What multiprocessing's pool cannot do, Ray's can: give results while others are made.
-        streaming = type("StreamingRayBackend", (backend,), {"supports_return_generator": True})
-        try:
-            with joblib.parallel_config(backend=streaming()):
-                yield processors
-        finally:
-            PicklingPool.__bases__ = bases
-
-
-def held_once(value: Any) -> Callable[[], Any]:
-    """Put what many tasks read into Ray's object store; what is returned gives it back there."""
-    return partial(_get, _ray().put(value))
-
-
-def _get(reference: Any) -> Any:
-    return _ray().get(reference)
