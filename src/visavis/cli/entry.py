@@ -12,9 +12,10 @@ from typing import Annotated, Final, cast
 import typer
 
 from visavis import __version__
-from visavis.cli import ask, base, build, machine, model
+from visavis.cli import ask, base, build, machine, model, results
 from visavis.cli.logs import set_up_logs
 from visavis.cli.output import print_json
+from visavis.cli.rescore import rescore
 from visavis.errors import SetupError, VisavisError
 from visavis.terminal import shown
 
@@ -39,10 +40,12 @@ app = typer.Typer(
 for command in (
     *(machine.demo, build.indicators, model.learn, build.load),
     *(ask.match, ask.audience, ask.explain),
+    rescore,
     machine.doctor,
 ):
     app.command()(command)
 app.add_typer(base.app, name="base")
+app.add_typer(results.app, name="results")
 
 
 def _print_version(wanted: bool) -> None:

@@ -29,7 +29,7 @@ from visavis.store import check_writable, file_digest, remove, write_csv, write_
 if TYPE_CHECKING:
     from visavis.engine import Engine
 
-__all__ = ["check_out", "describe_run", "record_path", "with_notice", "write_results"]
+__all__ = ["check_out", "describe_run", "flat", "record_path", "with_notice", "write_results"]
 
 #: Packages that take part in a match, named with their versions in its record.
 _PACKAGES: Final = ("numpy", "pyarrow", "sqlglot", "pydantic")
@@ -154,7 +154,7 @@ def write_results(out: Path, table: pa.Table, record: Mapping[str, Any]) -> dict
     """
     remove(record_path(out))
     if out.suffix.lower() == ".csv":
-        write_csv(out, _flattened(table))
+        write_csv(out, flat(table))
     else:
         write_parquet(out, table)
     written = {**record, "files": {_encodable(out.name): file_digest(out)}}
@@ -167,7 +167,8 @@ def _encodable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def _flattened(table: pa.Table) -> pa.Table:
+def flat(table: pa.Table) -> pa.Table:
+    """The table with its nested cells as JSON text, for CSV."""
     columns = {}
     for name in table.column_names:
         column = table[name]

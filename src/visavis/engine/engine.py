@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Sequence
 from datetime import date
@@ -30,6 +31,9 @@ __all__ = ["Engine", "audience", "explain", "match"]
 #: More threads than any machine has processors are a mistake, and each would get its own block.
 THREADS_MAX: Final = 1_024
 
+#: What an engine computes once and an engine beside it computes anew.
+_OF_THE_BASE: Final = ("eligibility", "history", "customer_index", "control")
+
 T = TypeVar("T")
 
 
@@ -48,6 +52,8 @@ class Engine:
         Default: the processors that this process may use.
     variant : str, optional
         See `kernel.choose_variant`.
+    is_part : bool
+        The base holds some customers of a larger one, so that excluded customers may be elsewhere.
 
     Raises
     ------
@@ -64,6 +70,7 @@ class Engine:
         as_of: date | str | None = None,
         threads: int | None = None,
         variant: str | None = None,
+        is_part: bool = False,
     ) -> None:
         for given, wanted, name in (
             (base, Base, "base"),
@@ -91,7 +98,24 @@ class Engine:
         self.gates = Gates.compile(catalog, policy, base.attributes.schema)
         #: The catalog's weights in the order of the base's indicators, (m, d) float32.
         self.weights = catalog.aligned_weights(base.indicator_names)
-        self._excluded_rows = _rows_of(base, policy.exclusions.customers)
+        self._is_part = is_part
+        self._excluded_rows = _rows_of(base, policy.exclusions.customers, is_part)
+
+    def beside(self, base: Base) -> Engine:
+        """An engine for other customers: catalog, policy, day and everything packed are shared.
+
+        Parameters
+        ----------
+        base : Base
+            Another part of the larger base that this engine's is a part of: of the same columns.
+        """
+        assert self._is_part, "parts of a base belong to engines of parts"  # noqa: S101
+        other = copy.copy(self)
+        for name in _OF_THE_BASE:
+            other.__dict__.pop(name, None)
+        other.base = base
+        other._excluded_rows = _rows_of(base, self.policy.exclusions.customers, is_part=True)
+        return other
 
     @cached_property
     def panel(self) -> kernel.Panel:
@@ -321,12 +345,16 @@ class Engine:
         )
 
 
-def _rows_of(base: Base, customer_ids: Sequence[str]) -> npt.NDArray[np.int64]:
+def _rows_of(base: Base, customer_ids: Sequence[str], is_part: bool) -> npt.NDArray[np.int64]:
     """The rows of excluded customers: a misspelt id would leave in whom it means to leave out."""
-    try:
-        return np.array([base.index_of(customer_id) for customer_id in customer_ids], np.int64)
-    except NotFoundError as error:
-        raise InputError(str(error), field="policy.exclusions.customers") from None
+    rows = []
+    for customer_id in customer_ids:
+        try:
+            rows.append(base.index_of(customer_id))
+        except NotFoundError as error:
+            if not is_part:
+                raise InputError(str(error), field="policy.exclusions.customers") from None
+    return np.array(rows, np.int64)
 
 
 def match(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -77,18 +77,22 @@ class Matches:
         """The kernel's counts, summed over blocks."""
         return dict(self.result.stats)
 
-    def to_table(self, *, reasons: int = REASON_COUNT, distinctive: bool = False) -> pa.Table:
+    def to_table(
+        self, *, reasons: int | None = REASON_COUNT, distinctive: bool = False, coded: bool = False
+    ) -> pa.Table:
         """One row per opportunity, of `OPPORTUNITY_SCHEMA`.
 
         Parameters
         ----------
-        reasons : int
+        reasons : int or None
             At most so many reasons per opportunity: indicators (or ``history``) with a positive
-            contribution, contribution descending, then name.
+            contribution, contribution descending, then name. None leaves the column out.
         distinctive : bool
             Count only what an indicator says beyond what it says for the mean capability of the
             catalog: x·(w − mean w). Where learned weights let every capability weigh how active a
             customer is, the plain contributions tell why anything, these tell why this.
+        coded : bool
+            Ids as dictionaries of those that occur: the same values, and less to write.
 
         Returns
         -------
@@ -96,7 +100,8 @@ class Matches:
             Customers in order of their ids, opportunities best first. Rows marked ``control``
             belong to customers who must not be contacted.
         """
-        check_count(reasons, "reasons", 0)
+        if reasons is not None:
+            check_count(reasons, "reasons", 0)
         engine = self.engine
         held = (
             np.arange(self.result.capability_index.shape[1])
@@ -105,22 +110,40 @@ class Matches:
         rows, positions = np.nonzero(held)
         customer_index = self.customer_index[rows]
         capability_index = self.result.capability_index[rows, positions]
+        capability_ids = pa.array(engine.catalog.ids, pa.string())
         columns = [
-            engine.base.customer_ids.take(pa.array(customer_index)),
+            _ids(engine.base.customer_ids, customer_index, coded),
             pa.array((positions + 1).astype(np.int32)),
-            pa.array(engine.catalog.ids, pa.string()).take(pa.array(capability_index)),
+            _ids(capability_ids, capability_index, coded),
             pa.array(self.result.propensity[rows, positions]),
             pa.array(self.result.expected_value[rows, positions]),
             pa.array(engine.control[customer_index]),
-            reasons_of(
-                engine, customer_index, capability_index, count=reasons, distinctive=distinctive
-            ),
         ]
-        return pa.Table.from_arrays(columns, schema=OPPORTUNITY_SCHEMA)
+        if reasons is not None:
+            columns.append(
+                reasons_of(
+                    engine, customer_index, capability_index, count=reasons, distinctive=distinctive
+                )
+            )
+        fields = [
+            field.with_type(column.type)
+            for field, column in zip(OPPORTUNITY_SCHEMA, columns, strict=False)
+        ]
+        return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
     def digest(self) -> str:
         """The sha256 of the canonical column buffers of `to_table`, in hex."""
         return canonical_digest(self.to_table())
+
+
+def _ids(ids: pa.StringArray, index: npt.NDArray[Any], coded: bool) -> pa.Array:
+    """The ids at some places; coded, of those that occur, in the order of the ids."""
+    if not coded:
+        return ids.take(pa.array(index))
+    occurs = np.zeros(len(ids), dtype=np.bool_)
+    occurs[index] = True
+    code = np.cumsum(occurs, dtype=np.int32) - np.int32(1)
+    return pa.DictionaryArray.from_arrays(pa.array(code[index]), ids.filter(pa.array(occurs)))
 
 
 def reasons_of(

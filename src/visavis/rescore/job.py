@@ -1,0 +1,328 @@
+"""The job: plan, parts, manifest; killed anywhere, it goes on to the same bytes."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Final, Protocol
+
+from visavis import kernel
+from visavis.base import Base, StoredBase
+from visavis.catalog import Catalog
+from visavis.domain import parse_date
+from visavis.engine import Engine
+from visavis.errors import (
+    CorruptionError,
+    InputError,
+    NotFoundError,
+    SetupError,
+)
+from visavis.policy import Policy
+from visavis.rescore.part import MatchPart, PartMaker, entry_of
+from visavis.rescore.plan import PLAN, PartEntry, Plan, ResultManifest
+from visavis.rescore.results import MANIFEST, Result
+from visavis.schedule import Event, Outcome, PartReceipt, Pool, ThreadPool, run_parts
+from visavis.store import Place, open_place
+
+__all__ = ["Job", "Overlay", "Report", "rescore"]
+
+_PART_FILE: Final = re.compile(r"parts/part-([0-9]{5,7})\.([0-9a-f]{64})\.parquet")
+
+#: Makes the pool that computes parts, given the task.
+PoolMaker = Callable[[PartMaker], Pool]
+
+
+class Overlay(Protocol):
+    """What a journal says beyond a base (visavis.journal): the profiles of a part, amended."""
+
+    @property
+    def through(self) -> int:
+        """The last offset that it takes into account."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it changes nothing."""
+
+    def digest(self) -> str:
+        """The sha256 of what it says, in hex."""
+
+    def apply(self, base: Base) -> Base:
+        """The base as it is then."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one run of a job did.
+
+    Attributes
+    ----------
+    result : Result
+    computed_count : int
+        Parts that this run computed; the others were there.
+    stats, nanoseconds : dict
+        The kernel's, of those.
+    """
+
+    result: Result
+    computed_count: int
+    stats: dict[str, int] = field(default_factory=dict)
+    nanoseconds: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A plan, the task that computes its parts, and where they go.
+
+    Attributes
+    ----------
+    plan : Plan
+    task : PartMaker
+    out : Place
+    """
+
+    plan: Plan
+    task: PartMaker
+    out: Place
+
+    @classmethod
+    def make(
+        cls,
+        base: StoredBase,
+        catalog: Catalog,
+        policy: Policy,
+        out: str | Path | Place,
+        *,
+        as_of: date | str | None = None,
+        overlay: Overlay | None = None,
+        reasons: int | None = None,
+        distinctive: bool = False,
+        threads: int = 1,
+        variant: str | None = None,
+    ) -> Job:
+        """Plan a job; nothing is written yet.
+
+        Parameters
+        ----------
+        base : StoredBase
+        catalog : Catalog
+        policy : Policy
+        out : str, Path or Place
+            Where the result goes: a folder, or the URL of an object store's prefix.
+        as_of : date or str, optional
+            Default: the base's.
+        overlay : Overlay, optional
+            Of the journal's entries after the base's offset.
+        reasons : int, optional
+            At most so many reasons per opportunity; default: no such column.
+        distinctive : bool
+            As of `Matches.to_table`.
+        threads : int
+            That work on one part.
+        variant : str, optional
+            See `kernel.choose_variant`.
+
+        Raises
+        ------
+        InputError
+            If base, catalog, policy and date do not fit together.
+        """
+        day = base.as_of if as_of is None else parse_date(as_of, field="as_of")
+        if reasons is not None and reasons < 0:
+            raise InputError(f"must be at least 0, got {reasons}", field="reasons")
+        # What does not fit together is said before anything is written.
+        head = base.head if overlay is None else overlay.apply(base.head)
+        Engine(head, catalog, policy, as_of=day, variant=variant, is_part=True)
+        for customer_id in policy.exclusions.customers:
+            try:
+                base.profile(customer_id)
+            except NotFoundError as error:
+                raise InputError(str(error), field="policy.exclusions.customers") from None
+        changes = overlay is not None and not overlay.is_empty
+        plan = Plan(
+            contract=kernel.CONTRACT_VERSION,
+            base_version=base.version,
+            base_digest=base.digest,
+            part_count=base.part_count,
+            customer_count=base.customer_count,
+            capability_count=catalog.capability_count,
+            catalog_digest=catalog.digest(),
+            policy_digest=policy.digest(),
+            as_of=day,
+            journal_offset=base.manifest.journal_offset if overlay is None else overlay.through,
+            overlay_digest=overlay.digest() if overlay is not None and changes else None,
+            reasons=reasons,
+            distinctive=distinctive,
+            notice=base.head.notice,
+        )
+        match = MatchPart(
+            base=base,
+            catalog=catalog,
+            policy=policy,
+            as_of=day,
+            amend=overlay.apply if overlay is not None and changes else None,
+            reasons=reasons,
+            distinctive=distinctive,
+            threads=threads,
+            variant=variant,
+        )
+        place = out if isinstance(out, Place) else open_place(out)
+        return cls(plan, PartMaker(match, place, plan.job_id), place)
+
+    def run(
+        self,
+        make_pool: PoolMaker | None = None,
+        *,
+        on_event: Callable[[Event], None] | None = None,
+        since: str | Path | Place | None = None,
+    ) -> Report:
+        """Compute what is missing, then publish the manifest.
+
+        Parameters
+        ----------
+        make_pool : callable, optional
+            Default: the threads of this process.
+        on_event : callable, optional
+            Told of every part that begins and ends.
+
+        Returns
+        -------
+        Report
+
+        Raises
+        ------
+        InputError
+            If another job's result, or something else, stands there.
+        SetupError
+            If some parts could not be computed: what was is kept, and the job can be run again.
+        """
+        done = self._begin()
+        if done is not None:
+            return Report(done, 0)
+        entries = self.published()
+        missing = [part for part in range(self.plan.part_count) if part not in entries]
+        outcome = Outcome()
+        if missing:
+            pool = (make_pool or _threads_here)(self.task)
+            try:
+                outcome = run_parts(missing, pool, on_event=on_event or (lambda _: None))
+            finally:
+                pool.close()
+        _raise_if_failed(outcome, self.out)
+        for part, receipt in outcome.receipts.items():
+            entries[part] = _entry(receipt)
+        result = self._finish(entries)
+        return Report(
+            result,
+            len(outcome.receipts),
+            _summed([each.stats for each in outcome.receipts.values()]),
+            _summed([each.nanoseconds for each in outcome.receipts.values()]),
+        )
+
+    def _begin(self) -> Result | None:
+        """Put the plan in place; the result, if it is there already."""
+        content = self.plan.to_bytes()
+        if not self.out.create(PLAN, content):
+            stands = self.out.read(PLAN)
+            if stands is not None and stands != content:
+                other = Plan.parse(stands, f"{self.out}/{PLAN}")
+                reason = f"{self.out} holds another job, {other.job_id[:16]}"
+                raise InputError(f"{reason}: {_difference(other, self.plan)}", field="out")
+        if self.out.read(MANIFEST) is None:
+            return None
+        return Result.open(self.out)
+
+    def published(self) -> dict[int, PartEntry]:
+        """The parts that are there; what is damaged is removed and computed again."""
+        entries: dict[int, PartEntry] = {}
+        for name in self.out.names("parts"):
+            found = _PART_FILE.fullmatch(name)
+            if found is None:
+                continue
+            try:
+                entry = entry_of(self.out, name, found[2], self.plan.job_id)
+            except CorruptionError:
+                self.out.remove(name)
+                continue
+            entries.setdefault(int(found[1]), entry)
+        return {part: entry for part, entry in entries.items() if part < self.plan.part_count}
+
+    def _finish(self, entries: dict[int, PartEntry]) -> Result:
+        parts = tuple(entries[part] for part in range(self.plan.part_count))
+        manifest = ResultManifest.of(self.plan.job_id, parts)
+        self.out.create(MANIFEST, manifest.to_bytes())
+        result = Result.open(self.out)
+        # Parts that another writer of Parquet has made of the same job, and what was never linked.
+        named = {part.file for part in result.manifest.parts}
+        for name in self.out.names("parts"):
+            if name not in named:
+                self.out.remove(name)
+        self.out.remove_leftovers()
+        return result
+
+
+def rescore(
+    base: StoredBase,
+    catalog: Catalog,
+    policy: Policy,
+    out: str | Path | Place,
+    *,
+    make_pool: PoolMaker | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    **options: object,
+) -> Report:
+    """Match every customer of a base with every capability into a result; see `Job`.
+
+    Options are those of `Job.make`.
+    """
+    job = Job.make(base, catalog, policy, out, **options)  # type: ignore[arg-type]
+    return job.run(make_pool, on_event=on_event)
+
+
+def _threads_here(task: PartMaker) -> Pool:
+    return ThreadPool(task, len(os.sched_getaffinity(0)))
+
+
+def _entry(receipt: PartReceipt) -> PartEntry:
+    return PartEntry(
+        file=receipt.file,
+        sha256=receipt.sha256,
+        digest=receipt.digest,
+        customer_count=receipt.customer_count,
+        opportunity_count=receipt.opportunity_count,
+    )
+
+
+def _raise_if_failed(outcome: Outcome, out: Place) -> None:
+    if not outcome.failed and not outcome.poison:
+        return
+    told = [f"part {part}: {error}" for part, error in outcome.failed.items()]
+    told += [f"part {part} killed {', '.join(names)}" for part, names in outcome.poison.items()]
+    more = f" (and {len(told) - 3} more)" if len(told) > 3 else ""
+    reason = (
+        f"{len(told)} of the parts could not be computed, {len(outcome.receipts)} were; "
+        f"run it again to go on at {out}: {'; '.join(told[:3])}{more}"
+    )
+    kinds = {type(error) for error in outcome.failed.values()}
+    if kinds == {CorruptionError} and not outcome.poison:
+        raise CorruptionError(reason)
+    if outcome.failed and all(isinstance(each, InputError) for each in outcome.failed.values()):
+        raise InputError(reason, field="parts")
+    raise SetupError(reason)
+
+
+def _difference(other: Plan, mine: Plan) -> str:
+    """The first thing in which two plans differ, in words."""
+    for name in Plan.model_fields:
+        theirs, ours = getattr(other, name), getattr(mine, name)
+        if theirs != ours:
+            return f"its {name} is {theirs}, not {ours}"
+    return "its plan is written in another way"
+
+
+def _summed(counts: list[dict[str, int]]) -> dict[str, int]:
+    names = counts[0] if counts else ()
+    return {name: sum(each[name] for each in counts) for name in names}

@@ -1,0 +1,221 @@
+"""One part of a job: from the mapped file to a published one.
+
+::
+
+    part file ─► Base ─► overlay ─► Engine.beside ─► kernel ─► table ─► Parquet ─► create-only
+     (digest)          (journal)   (planes, history)                   (named by its digest)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import date
+from threading import Lock
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from visavis.base import Base, StoredBase
+from visavis.catalog import Catalog
+from visavis.digest import canonical_digest
+from visavis.engine import Engine
+from visavis.errors import CorruptionError
+from visavis.policy import Policy
+from visavis.rescore.plan import PartEntry
+from visavis.schedule import PartReceipt
+from visavis.store import Place, bytes_digest
+
+__all__ = ["Amend", "MatchPart", "PartMaker", "entry_of", "part_name", "read_part", "write_part"]
+
+#: What the journal's entries do to the profiles of a part.
+Amend = Callable[[Base], Base]
+
+_DIGEST: Final = b"visavis.digest"
+_CUSTOMERS: Final = b"visavis.customer_count"
+_JOB: Final = b"visavis.job_id"
+
+
+@dataclass(frozen=True)
+class MatchPart:
+    """Matches the customers of one part; the shared half is packed once per process.
+
+    Attributes
+    ----------
+    base : StoredBase
+    catalog : Catalog
+    policy : Policy
+    as_of : date
+    amend : callable, optional
+        The journal's overlay.
+    reasons : int, optional
+    distinctive : bool
+    threads : int
+        Of one part.
+    variant : str, optional
+    device : str, optional
+        Where torch screens (``cuda``); default: the compiled screen.
+    """
+
+    base: StoredBase
+    catalog: Catalog
+    policy: Policy
+    as_of: date
+    amend: Amend | None = None
+    reasons: int | None = None
+    distinctive: bool = False
+    threads: int = 1
+    variant: str | None = None
+    device: str | None = None
+    _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
+    _shared: list[Engine] = field(default_factory=list, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What is packed stays at home."""
+        given = (self.base, self.catalog, self.policy, self.as_of, self.amend, self.reasons)
+        return MatchPart, (*given, self.distinctive, self.threads, self.variant, self.device)
+
+    def profiles(self, part_index: int) -> Base:
+        """The profiles of a part as they are at the plan's journal offset."""
+        base = self.base.part(part_index)
+        return base if self.amend is None else self.amend(base)
+
+    def engine(self, base: Base) -> Engine:
+        """An engine for the customers of a part."""
+        with self._lock:
+            if not self._shared:
+                head = Engine(
+                    self.base.head,
+                    self.catalog,
+                    self.policy,
+                    as_of=self.as_of,
+                    threads=self.threads,
+                    variant=self.variant,
+                    is_part=True,
+                )
+                head.prepare()
+                self._shared.append(head)
+        return self._shared[0].beside(base)
+
+    def __call__(self, part_index: int) -> tuple[pa.Table, Any]:
+        """The opportunities of a part, and what the kernel counted."""
+        engine = self.engine(self.profiles(part_index))
+        found = engine.match()
+        table = found.to_table(reasons=self.reasons, distinctive=self.distinctive, coded=True)
+        return table, found
+
+
+@dataclass(frozen=True)
+class PartMaker:
+    """Matches a part and publishes it: the task that workers are given.
+
+    Attributes
+    ----------
+    match : MatchPart
+    out : Place
+        The result's.
+    job_id : str
+    """
+
+    match: MatchPart
+    out: Place
+    job_id: str
+
+    def __call__(self, part_index: int) -> PartReceipt:
+        """Compute and publish one part; a part that stands there already is left as it is."""
+        began = time.perf_counter()
+        table, found = self.match(part_index)
+        customer_count = len(found.customer_index)
+        entry = write_part(self.out, part_index, table, customer_count, self.job_id)
+        return PartReceipt(
+            part_index=part_index,
+            file=entry.file,
+            sha256=entry.sha256,
+            digest=entry.digest,
+            customer_count=customer_count,
+            opportunity_count=entry.opportunity_count,
+            stats=dict(found.result.stats),
+            nanoseconds=dict(found.result.nanoseconds),
+            seconds=time.perf_counter() - began,
+        )
+
+    def with_match(self, **changes: Any) -> PartMaker:
+        """The same task, matched in another way."""
+        return replace(self, match=replace(self.match, **changes))
+
+
+def part_name(part_index: int, sha256: str) -> str:
+    """What a part of a result is called: its name is its receipt."""
+    return f"parts/part-{part_index:05d}.{sha256}.parquet"
+
+
+def write_part(
+    out: Place, part_index: int, table: pa.Table, customer_count: int, job_id: str
+) -> PartEntry:
+    """Publish the opportunities of a part."""
+    digest = canonical_digest(table)
+    said = {_DIGEST: digest, _CUSTOMERS: str(customer_count), _JOB: job_id}
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table.replace_schema_metadata({**(table.schema.metadata or {}), **said}),
+        sink,
+        compression="zstd",
+        write_page_checksum=True,
+        # Scores hardly repeat: a dictionary of them would be built in vain.
+        use_dictionary=["customer_id", "capability_id", "rank"],
+        write_statistics=False,
+    )
+    content = sink.getvalue()
+    sha256 = bytes_digest(content)
+    name = part_name(part_index, sha256)
+    out.create(name, content)
+    return PartEntry(
+        file=name,
+        sha256=sha256,
+        digest=digest,
+        customer_count=customer_count,
+        opportunity_count=table.num_rows,
+    )
+
+
+def read_part(out: Place, file: str, sha256: str) -> pa.Table:
+    """The opportunities of a published part, every byte of it checked.
+
+    Raises
+    ------
+    CorruptionError
+        Naming the file.
+    """
+    content = out.fetch(file, sha256)
+    try:
+        with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as source:
+            return source.read()
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptionError(f"{out}/{file} is no part of a result: {error}") from error
+
+
+def entry_of(out: Place, file: str, sha256: str, job_id: str) -> PartEntry:
+    """What a part that was published earlier is, from its own bytes.
+
+    Raises
+    ------
+    CorruptionError
+        If it is not as it was written, or of another job.
+    """
+    content = out.fetch(file, sha256)
+    try:
+        with pq.ParquetFile(pa.BufferReader(content)) as source:
+            said = source.schema_arrow.metadata or {}
+            if said.get(_JOB, b"").decode() != job_id:
+                raise CorruptionError(f"{out}/{file} is of another job")
+            return PartEntry(
+                file=file,
+                sha256=sha256,
+                digest=said[_DIGEST].decode(),
+                customer_count=int(said[_CUSTOMERS]),
+                opportunity_count=source.metadata.num_rows,
+            )
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise CorruptionError(f"{out}/{file} is no part of a result: {error}") from error
