@@ -208,7 +208,7 @@ def _print_report(report: Report, seconds: float, as_json: bool) -> None:
 
     result = report.result
     pairs = sum(report.stats.get(n, 0) for n in ("skipped_by_rule", "skipped_by_bound", "screened"))
-    summary = {
+    summary: dict[str, Any] = {
         "out": str(result.place),
         "job_id": result.plan.job_id,
         "customer_count": result.customer_count,
@@ -219,6 +219,8 @@ def _print_report(report: Report, seconds: float, as_json: bool) -> None:
         "pairs": pairs,
         "digest": result.manifest.digest,
     }
+    if report.note is not None:
+        summary["note"] = report.note
     log.info("rescore", **summary, nanoseconds=report.nanoseconds)
     if as_json:
         said = {"event": "finished", **summary, "kernel_ns": report.nanoseconds}

@@ -120,18 +120,22 @@ class Engine:
     @cached_property
     def panel(self) -> kernel.Panel:
         """The catalog, packed for the kernel."""
-        catalog = self.catalog
+        return self.panel_of(np.arange(self.catalog.capability_count))
+
+    def panel_of(self, capability_index: npt.NDArray[np.int64]) -> kernel.Panel:
+        """Some capabilities, ascending, packed for the kernel and numbered anew."""
+        chosen, catalog = capability_index, self.catalog
         return kernel.pack(
-            self.weights,
-            catalog.bias,
-            value=catalog.value,
-            cost=catalog.cost,
-            link=[Link(code).label for code in catalog.link],
-            product=catalog.codes("product")[0],
-            channel=catalog.codes("channel")[0],
-            family=catalog.codes("family")[0],
+            self.weights[chosen],
+            catalog.bias[chosen],
+            value=catalog.value[chosen],
+            cost=catalog.cost[chosen],
+            link=[Link(code).label for code in catalog.link[chosen]],
+            product=catalog.codes("product")[0][chosen],
+            channel=catalog.codes("channel")[0][chosen],
+            family=catalog.codes("family")[0][chosen],
             indicator_scale=self.base.indicator_scale,
-            plane_index=self.gates.groups(self.as_of),
+            plane_index=self.gates.groups(self.as_of)[chosen],
         )
 
     def prepare(self) -> None:
@@ -181,6 +185,20 @@ class Engine:
         progress : callable, optional
             Called with (customers done, customers in all).
         """
+        result = self.match_rows(self.customer_index, progress=progress)
+        return Matches(self, result, self.customer_index, self.variant)
+
+    def match_rows(
+        self, customer_index: npt.NDArray[np.int64], *, progress: Progress | None = None
+    ) -> kernel.MatchResult:
+        """The best opportunities of some customers, as arrays.
+
+        Parameters
+        ----------
+        customer_index : ndarray of shape (n,), int64
+            Ascending rows, of `self.customer_index`.
+        progress : callable, optional
+        """
         panel, ev_min, policy = self.panel, self.policy.ev_min, self.policy
         blocks = self._over_blocks(
             lambda rows, eligible, history: kernel.match(
@@ -194,9 +212,9 @@ class Engine:
                 variant=self.variant,
             ),
             progress,
+            customer_index,
         )
-        results = [result for _, result in blocks]
-        return Matches(self, joined(results), self.customer_index, self.variant)
+        return joined([result for _, result in blocks])
 
     def audience(
         self,
@@ -317,7 +335,9 @@ class Engine:
         self,
         work: Callable[[npt.NDArray[np.int64], kernel.Eligibility, kernel.History], T],
         progress: Progress | None,
+        customer_index: npt.NDArray[np.int64] | None = None,
     ) -> list[tuple[npt.NDArray[np.int64], T]]:
+        asked = self.customer_index if customer_index is None else customer_index
         planes, plane_index = self.eligibility
         history = self.history
 
@@ -325,7 +345,7 @@ class Engine:
             eligible = kernel.Eligibility(rows_of(planes, rows), plane_index)
             return work(rows, eligible, history_of(history, rows))
 
-        return list(over_blocks(self.customer_index, self.threads, run, progress))
+        return list(over_blocks(asked, self.threads, run, progress))
 
     def _audience_table(self, asked: npt.NDArray[np.int64], best: Audiences) -> pa.Table:
         position, chosen, ev, propensity = best.in_order()

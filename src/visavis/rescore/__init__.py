@@ -9,6 +9,8 @@
 
     plan.py      the plan, whose digest is the job's id, and the result's manifest
     part.py      one part: mapped, matched, published
+    delta.py     the same bytes with less work, where only the catalog changed
+    marks.py     what tells later which capabilities changed
     job.py       the job: what is missing is computed, then the manifest is published
     results.py   what was published, read through the manifest
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Final, Protocol
@@ -22,11 +22,13 @@ from visavis.errors import (
     SetupError,
 )
 from visavis.policy import Policy
+from visavis.rescore.delta import delta_of
+from visavis.rescore.marks import marks_of
 from visavis.rescore.part import MatchPart, PartMaker, entry_of
 from visavis.rescore.plan import PLAN, PartEntry, Plan, ResultManifest
-from visavis.rescore.results import MANIFEST, Result
+from visavis.rescore.results import MANIFEST, Result, marks_name
 from visavis.schedule import Event, Outcome, PartReceipt, Pool, ThreadPool, run_parts
-from visavis.store import Place, open_place
+from visavis.store import Place, bytes_digest, open_place
 
 __all__ = ["Job", "Overlay", "Report", "rescore"]
 
@@ -65,12 +67,15 @@ class Report:
         Parts that this run computed; the others were there.
     stats, nanoseconds : dict
         The kernel's, of those.
+    note : str or None
+        What whoever asked should know.
     """
 
     result: Result
     computed_count: int
     stats: dict[str, int] = field(default_factory=dict)
     nanoseconds: dict[str, int] = field(default_factory=dict)
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,11 +85,13 @@ class Job:
     Attributes
     ----------
     plan : Plan
+    match : MatchPart
     task : PartMaker
     out : Place
     """
 
     plan: Plan
+    match: MatchPart
     task: PartMaker
     out: Place
 
@@ -170,7 +177,7 @@ class Job:
             variant=variant,
         )
         place = out if isinstance(out, Place) else open_place(out)
-        return cls(plan, PartMaker(match, place, plan.job_id), place)
+        return cls(plan, match, PartMaker(match, place, plan.job_id), place)
 
     def run(
         self,
@@ -187,6 +194,9 @@ class Job:
             Default: the threads of this process.
         on_event : callable, optional
             Told of every part that begins and ends.
+        since : str, Path or Place, optional
+            An earlier result: where only the catalog changed, most lists are taken from it. The
+            bytes are those of a full run.
 
         Returns
         -------
@@ -202,11 +212,12 @@ class Job:
         done = self._begin()
         if done is not None:
             return Report(done, 0)
+        task, note = self._since(since)
         entries = self.published()
         missing = [part for part in range(self.plan.part_count) if part not in entries]
         outcome = Outcome()
         if missing:
-            pool = (make_pool or _threads_here)(self.task)
+            pool = (make_pool or _threads_here)(task)
             try:
                 outcome = run_parts(missing, pool, on_event=on_event or (lambda _: None))
             finally:
@@ -220,7 +231,17 @@ class Job:
             len(outcome.receipts),
             _summed([each.stats for each in outcome.receipts.values()]),
             _summed([each.nanoseconds for each in outcome.receipts.values()]),
+            note,
         )
+
+    def _since(self, since: str | Path | Place | None) -> tuple[PartMaker, str | None]:
+        """The task by what changed, or the full one and why."""
+        if since is None:
+            return self.task, None
+        found = delta_of(self.match, self.plan, Result.open(since))
+        if isinstance(found, str):
+            return self.task, f"ran in full, for the earlier result does not serve: {found}"
+        return replace(self.task, match=found), None
 
     def _begin(self) -> Result | None:
         """Put the plan in place; the result, if it is there already."""
@@ -252,7 +273,10 @@ class Job:
 
     def _finish(self, entries: dict[int, PartEntry]) -> Result:
         parts = tuple(entries[part] for part in range(self.plan.part_count))
-        manifest = ResultManifest.of(self.plan.job_id, parts)
+        marks = marks_of(self.match.catalog, self.match.base.manifest.indicators).to_bytes()
+        marks_sha256 = bytes_digest(marks)
+        self.out.create(marks_name(marks_sha256), marks)
+        manifest = ResultManifest.of(self.plan.job_id, parts, marks_sha256=marks_sha256)
         self.out.create(MANIFEST, manifest.to_bytes())
         result = Result.open(self.out)
         # Parts that another writer of Parquet has made of the same job, and what was never linked.

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import date
 from threading import Lock
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,7 +28,17 @@ from visavis.rescore.plan import PartEntry
 from visavis.schedule import PartReceipt
 from visavis.store import Place, bytes_digest
 
-__all__ = ["Amend", "MatchPart", "PartMaker", "entry_of", "part_name", "read_part", "write_part"]
+__all__ = [
+    "Amend",
+    "MatchPart",
+    "Matcher",
+    "PartMaker",
+    "PartMatch",
+    "entry_of",
+    "part_name",
+    "read_part",
+    "write_part",
+]
 
 #: What the journal's entries do to the profiles of a part.
 Amend = Callable[[Base], Base]
@@ -36,6 +46,33 @@ Amend = Callable[[Base], Base]
 _DIGEST: Final = b"visavis.digest"
 _CUSTOMERS: Final = b"visavis.customer_count"
 _JOB: Final = b"visavis.job_id"
+
+
+class PartMatch(NamedTuple):
+    """The opportunities of a part, and what the kernel counted on the way.
+
+    Attributes
+    ----------
+    table : pyarrow.Table
+    customer_count : int
+        Customers matched.
+    stats, nanoseconds : dict of str to int
+    """
+
+    table: pa.Table
+    customer_count: int
+    stats: dict[str, int]
+    nanoseconds: dict[str, int]
+
+
+class Matcher(Protocol):
+    """How a part is matched: in full, or by what changed."""
+
+    def __call__(self, part_index: int) -> PartMatch:
+        """The opportunities of a part."""
+
+    def replaced(self, **changes: Any) -> Matcher:
+        """The same, matched in another way."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +136,17 @@ class MatchPart:
                 self._shared.append(head)
         return self._shared[0].beside(base)
 
-    def __call__(self, part_index: int) -> tuple[pa.Table, Any]:
-        """The opportunities of a part, and what the kernel counted."""
+    def replaced(self, **changes: Any) -> MatchPart:
+        """The same, matched in another way."""
+        return replace(self, **changes, _lock=Lock(), _shared=[])
+
+    def __call__(self, part_index: int) -> PartMatch:
+        """The opportunities of a part."""
         engine = self.engine(self.profiles(part_index))
         found = engine.match()
         table = found.to_table(reasons=self.reasons, distinctive=self.distinctive, coded=True)
-        return table, found
+        counted = found.result
+        return PartMatch(table, len(found.customer_index), counted.stats, counted.nanoseconds)
 
 
 @dataclass(frozen=True)
@@ -113,37 +155,37 @@ class PartMaker:
 
     Attributes
     ----------
-    match : MatchPart
+    match : Matcher
     out : Place
         The result's.
     job_id : str
     """
 
-    match: MatchPart
+    match: Matcher
     out: Place
     job_id: str
 
     def __call__(self, part_index: int) -> PartReceipt:
         """Compute and publish one part; a part that stands there already is left as it is."""
         began = time.perf_counter()
-        table, found = self.match(part_index)
-        customer_count = len(found.customer_index)
-        entry = write_part(self.out, part_index, table, customer_count, self.job_id)
+        found = self.match(part_index)
+        count = found.customer_count
+        entry = write_part(self.out, part_index, found.table, count, self.job_id)
         return PartReceipt(
             part_index=part_index,
             file=entry.file,
             sha256=entry.sha256,
             digest=entry.digest,
-            customer_count=customer_count,
+            customer_count=count,
             opportunity_count=entry.opportunity_count,
-            stats=dict(found.result.stats),
-            nanoseconds=dict(found.result.nanoseconds),
+            stats=found.stats,
+            nanoseconds=found.nanoseconds,
             seconds=time.perf_counter() - began,
         )
 
     def with_match(self, **changes: Any) -> PartMaker:
         """The same task, matched in another way."""
-        return replace(self, match=replace(self.match, **changes))
+        return replace(self, match=self.match.replaced(**changes))
 
 
 def part_name(part_index: int, sha256: str) -> str:

@@ -102,6 +102,8 @@ class ResultManifest(Sealed):
     job_id : str
     digest : str
         sha256 over the parts' digests: equal results are equal in it.
+    marks_sha256 : str
+        Of the file that says what each capability was.
     forgotten_count : int
         Customers taken out since it was made.
     parts : tuple of PartEntry
@@ -113,13 +115,24 @@ class ResultManifest(Sealed):
     format: int = 1
     job_id: _Digest
     digest: _Digest
+    marks_sha256: _Digest
     forgotten_count: _Count = 0
     parts: tuple[PartEntry, ...]
 
     @classmethod
     def of(
-        cls, job_id: str, parts: tuple[PartEntry, ...], forgotten_count: int = 0
+        cls,
+        job_id: str,
+        parts: tuple[PartEntry, ...],
+        *,
+        marks_sha256: str,
+        forgotten_count: int = 0,
     ) -> ResultManifest:
         """The manifest of some parts."""
-        digest = bytes_digest("\n".join(part.digest for part in parts).encode())
-        return cls(job_id=job_id, digest=digest, parts=parts, forgotten_count=forgotten_count)
+        return cls(
+            job_id=job_id,
+            digest=bytes_digest("\n".join(part.digest for part in parts).encode()),
+            marks_sha256=marks_sha256,
+            forgotten_count=forgotten_count,
+            parts=parts,
+        )

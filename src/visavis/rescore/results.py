@@ -14,11 +14,12 @@ from visavis.digest import canonical_digest
 from visavis.domain import CUSTOMER_ID
 from visavis.errors import CorruptionError, InputError
 from visavis.parts import part_of
+from visavis.rescore.marks import Marks
 from visavis.rescore.part import read_part
 from visavis.rescore.plan import PLAN, Plan, ResultManifest
 from visavis.store import Place, open_place
 
-__all__ = ["MANIFEST", "Result"]
+__all__ = ["MANIFEST", "Result", "marks_name", "plain", "sorted_by_customer"]
 
 MANIFEST: Final = "manifest.json"
 
@@ -87,6 +88,12 @@ class Result:
             raise CorruptionError(f"{self.place}/{entry.file} does not hold what the manifest says")
         return table.replace_schema_metadata(None)
 
+    def marks(self) -> Marks:
+        """What each capability was, by digest."""
+        name = marks_name(self.manifest.marks_sha256)
+        content = self.place.fetch(name, self.manifest.marks_sha256)
+        return Marks.from_bytes(content, f"{self.place}/{name}")
+
     def parts(self) -> Iterator[pa.Table]:
         """All parts, one after the other."""
         return (self.part(index) for index in range(len(self.manifest.parts)))
@@ -124,11 +131,21 @@ class Result:
                 raise CorruptionError(f"{self.place}/{entry.file} does not fit its digest")
             if progress is not None:
                 progress(index + 1, count)
+        self.marks()
+        held = self.manifest
         again = ResultManifest.of(
-            self.manifest.job_id, self.manifest.parts, self.manifest.forgotten_count
+            held.job_id,
+            held.parts,
+            marks_sha256=held.marks_sha256,
+            forgotten_count=held.forgotten_count,
         )
-        if again != self.manifest:
+        if again != held:
             raise CorruptionError(f"{self.place}/{MANIFEST} does not fit its parts")
+
+
+def marks_name(sha256: str) -> str:
+    """What the marks of a result's capabilities are called."""
+    return f"capabilities.{sha256}.arrow"
 
 
 def plain(table: pa.Table) -> pa.Table:
