@@ -186,6 +186,14 @@ class Folder(Place):
         """Its path."""
         return str(self.path)
 
+    def __eq__(self, other: object) -> bool:
+        """The same path."""
+        return isinstance(other, Folder) and self.path.absolute() == other.path.absolute()
+
+    def __hash__(self) -> int:
+        """Of the path."""
+        return hash(self.path.absolute())
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Workers open the same path."""
         return Folder, (self.path.absolute(),)
