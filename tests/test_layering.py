@@ -28,6 +28,7 @@ LAYERS = [
     "eligibility",
     "rules",
     "policy",
+    "journal",
     "history",
     "learning",
     "indicators",
