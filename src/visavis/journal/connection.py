@@ -45,6 +45,8 @@ _TOMBSTONES: Final = (
 )
 _TABLES: Final = (_ENTRIES, _HEAD, _REQUESTS, _TOMBSTONES)
 
+_OTHER_TABLES: Final = "its tables are not those of a journal"
+
 #: SQLite's codes for bytes that are not as it wrote them, and for rows that cannot be.
 _DAMAGE: Final = (
     sqlite3.SQLITE_CORRUPT,
@@ -84,6 +86,9 @@ def failures(path: Path) -> Iterator[None]:
         if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise StorageError(f"is held by others for {BUSY_S:g} s", path=path) from error
         raise StorageError(f"cannot be read or written: {error}", path=path) from error
+    except UnicodeDecodeError as error:
+        # What SQLite says of damaged names quotes them.
+        raise CorruptionError(f"{path} is damaged: {_OTHER_TABLES}") from error
     except OSError as error:
         reason = f"cannot be read or written: {error.strerror or error}"
         raise StorageError(reason, path=path) from error
@@ -180,8 +185,8 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def _set_up(connection: sqlite3.Connection, path: Path) -> None:
-    # Damage may turn bytes into text, and text into what is no UTF-8.
-    connection.text_factory = bytes
+    # Damage may turn bytes into text: then they must not look like bytes, nor be no UTF-8.
+    connection.text_factory = lambda text: text.decode(errors="replace")
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute("PRAGMA cell_size_check = ON")
 
@@ -192,11 +197,11 @@ def _set_up(connection: sqlite3.Connection, path: Path) -> None:
         raise _no_journal(path)
     if said("user_version") != FORMAT:
         raise InputError(f"{path} is no journal of format {FORMAT}", field="path")
-    fixed = {"journal_mode": b"wal", "auto_vacuum": 0, "encoding": b"UTF-8"}
+    fixed = {"journal_mode": "wal", "auto_vacuum": 0, "encoding": "UTF-8"}
     if any(said(name) != value for name, value in fixed.items()):
         raise CorruptionError(f"{path} is damaged: its settings are not those of a journal")
     tables = connection.execute("SELECT sql FROM sqlite_schema ORDER BY name").fetchall()
-    if tables != [(table.encode(),) for table in _TABLES]:
-        raise CorruptionError(f"{path} is damaged: its tables are not those of a journal")
+    if tables != [(table,) for table in _TABLES]:
+        raise CorruptionError(f"{path} is damaged: {_OTHER_TABLES}")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA secure_delete = ON")

@@ -77,22 +77,29 @@ class Rows:
 
     def tombstones(self) -> frozenset[str]:
         """All tombstones in hex, checked."""
-        total, keys = Sum(), set()
+        total, keys, last = Sum(), set(), b""
         for key, checksum in self._connection.execute("SELECT id, checksum FROM tombstones"):
-            if not isinstance(key, bytes) or tombstone_checksum(key) != checksum:
+            if not isinstance(key, bytes) or tombstone_checksum(key) != checksum or key <= last:
                 raise self._damaged("a tombstone is damaged")
             total.add(checksum)
             keys.add(key.hex())
+            last = key
         if len(keys) != self.head.tombstone_count or total.packed() != self.head.tombstone_sum:
             raise self._damaged("the tombstones are not those that the head says")
         return frozenset(keys)
 
     def check_small_tables(self) -> None:
-        """Read what is later looked up by key: a lookup cannot tell damage from absence."""
+        """Read what is later looked up by key: a lookup cannot tell damage from absence.
+
+        Rows come as they lie in the tree; only where they ascend does a lookup find each of them.
+        """
         self.tombstones()
-        total, count = Sum(), 0
+        total, count, last = Sum(), 0, b""
         for row in self._connection.execute("SELECT * FROM requests"):
             self._checked_request(row)
+            if row[0] <= last:
+                raise self._damaged("the requests are not in order")
+            last = row[0]
             total.add(row[-1])
             count += 1
         if count != self.head.request_count or total.packed() != self.head.request_sum:
@@ -101,8 +108,8 @@ class Rows:
     def check_structure(self) -> None:
         """Let SQLite look at every page."""
         found = self._connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
-        if found != b"ok":
-            raise self._damaged(f"is damaged: {found.decode(errors='replace')}")
+        if found != "ok":
+            raise self._damaged(f"is damaged: {found}")
 
     def request(self, key: bytes) -> Request | None:
         """What the request whose id has the digest `key` was answered with, if it was."""
