@@ -125,6 +125,12 @@ def test_it_is_the_same_when_opened_again(path: Path, journal: Journal) -> None:
         assert again.digest(through=1) != digest == again.digest(0, 2)
 
 
+def test_every_commit_is_synchronised_and_what_is_deleted_is_overwritten(journal: Journal) -> None:
+    assert journal._connection is not None
+    for name, value in (("synchronous", 2), ("secure_delete", 1), ("journal_mode", "wal")):
+        assert journal._connection.execute(f"PRAGMA {name}").fetchone() == (value,)
+
+
 # Requests.
 
 

@@ -140,7 +140,7 @@ def test_pages_of_zeros_and_swapped_pages_are_found(small: Path, tmp_path: Path)
 
 # Rows that SQLite finds in order, changed by somebody who knows SQL and not us.
 
-COLUMNS = "kind, customer_id, payload, checksum"
+COLUMNS = "kind, customer_id, payload, checksum FROM entries WHERE"
 CHANGES = {
     "a changed count": (
         "UPDATE entries SET payload = replace(CAST(payload AS TEXT), ',1]', ',2]') WHERE offset=4",
@@ -152,15 +152,15 @@ CHANGES = {
     "the last entry gone": ("DELETE FROM entries WHERE offset = 16", "entry 16 is missing"),
     "all entries gone": ("DELETE FROM entries", "entry 1 is missing"),
     "an entry too many": (
-        f"INSERT INTO entries SELECT 17, {COLUMNS} FROM entries WHERE offset = 1",
+        "INSERT INTO entries SELECT 17, " + COLUMNS + " offset = 1",
         "entry 17 is not where",
     ),
     "an entry before the first": (
-        f"INSERT INTO entries SELECT -3, {COLUMNS} FROM entries WHERE offset = 1",
+        "INSERT INTO entries SELECT -3, " + COLUMNS + " offset = 1",
         "entry -3 is not where",
     ),
     "swapped entries": (
-        f"REPLACE INTO entries SELECT 3 - offset, {COLUMNS} FROM entries WHERE offset < 3",
+        "REPLACE INTO entries SELECT 3 - offset, " + COLUMNS + " offset < 3",
         "entry 1 is damaged",
     ),
     "a request gone": ("DELETE FROM requests", "requests are not those"),
@@ -308,11 +308,11 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 256 KiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["/bin/mount", "-t", "tmpfs", "-o", "size=256k", "none", str(folder)]
+    mount = ["/usr/bin/mount", "-t", "tmpfs", "-o", "size=256k", "none", str(folder)]
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("mounting a tiny disk is not allowed here: the limited child stands for it")
     yield folder
-    subprocess.run(["/bin/umount", str(folder)], check=True)
+    subprocess.run(["/usr/bin/umount", str(folder)], check=True)
 
 
 def test_a_full_disk_is_told_and_loses_nothing(tiny_disk: Path) -> None:

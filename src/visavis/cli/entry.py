@@ -12,7 +12,7 @@ from typing import Annotated, Final, cast
 import typer
 
 from visavis import __version__
-from visavis.cli import ask, build, machine, model
+from visavis.cli import ask, build, machine, model, record
 from visavis.cli.logs import set_up_logs
 from visavis.cli.output import print_json
 from visavis.errors import SetupError, VisavisError
@@ -39,6 +39,7 @@ app = typer.Typer(
 for command in (
     *(machine.demo, build.indicators, model.learn, build.load),
     *(ask.match, ask.audience, ask.explain),
+    *(record.record, record.forget),
     machine.doctor,
 ):
     app.command()(command)
