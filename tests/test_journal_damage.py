@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -138,6 +139,28 @@ def test_pages_of_zeros_and_swapped_pages_are_found(small: Path, tmp_path: Path)
     assert "harmless" not in outcomes(small, tmp_path, changed())
 
 
+def test_damage_in_the_write_ahead_log_never_shows_other_entries(tmp_path: Path) -> None:
+    """There it reads as the end of the log (docs/journal.md): a whole beginning, or an error."""
+    path, copy = tmp_path / "journal", tmp_path / "copy"
+    make_file(path, page_bytes=512)
+    with Journal.open(path) as journal:
+        for group in range(4):
+            journal.append(facts=visits(1 + 2 * group, 2))
+        beginnings = {offset: journal.digest(through=offset) for offset in (0, 2, 4, 6, 8)}
+        whole = Path(f"{path}-wal").read_bytes()
+        lengths = set()
+        for place in range(0, len(whole), 29):
+            Path(shutil.copy(path, copy))
+            Path(f"{copy}-shm").unlink(missing_ok=True)
+            changed = bytes([whole[place] ^ 0xFF])
+            Path(f"{copy}-wal").write_bytes(whole[:place] + changed + whole[place + 1 :])
+            with contextlib.suppress(CorruptionError), Journal.open(copy) as read:
+                assert read.digest() == beginnings[read.offset]
+                assert read.verify().facts == read.offset
+                lengths.add(read.offset)
+    assert lengths >= {0, 2, 4, 6}
+
+
 # Rows that SQLite finds in order, changed by somebody who knows SQL and not us.
 
 COLUMNS = "kind, customer_id, payload, checksum FROM entries WHERE"
@@ -248,11 +271,10 @@ def killed(work: Callable[..., None], path: Path, seed: int, wait_s: float) -> l
     time.sleep(wait_s)
     assert child.pid is not None
     os.kill(child.pid, signal.SIGKILL)
-    try:
+    # The end, or the middle of a message.
+    with contextlib.suppress(EOFError, OSError):
         while True:
             said.append(receiving.recv())
-    except EOFError:
-        pass
     child.join()
     child.close()
     receiving.close()
