@@ -35,8 +35,8 @@ from visavis.cluster import (
 )
 from visavis.errors import InputError, SetupError
 from visavis.indicators import Indicators, IndicatorSpec, compute, merge_parts
-from visavis.parts import part_of
 from visavis.learning import learn
+from visavis.parts import part_of
 from visavis.store import file_digest
 
 SPEC_OF_ALL = IndicatorSpec.from_toml(EVERY_KIND)

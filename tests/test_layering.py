@@ -29,6 +29,7 @@ LAYERS = [
     "eligibility",
     "rules",
     "policy",
+    "journal",
     "history",
     "learning",
     "indicators",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from visavis.base import Base
     from visavis.catalog import Catalog
     from visavis.engine import Engine, Explanation, Matches, audience, explain, match
+    from visavis.journal import Journal
     from visavis.policy import Exclusions, Policy
 
 __version__ = "0.1.0"
@@ -36,6 +37,7 @@ __all__ = [
     "Engine",
     "Exclusions",
     "Explanation",
+    "Journal",
     "Matches",
     "Policy",
     "__version__",
@@ -52,6 +54,7 @@ _HOME = {
     "Engine": "visavis.engine",
     "Exclusions": "visavis.policy",
     "Explanation": "visavis.engine",
+    "Journal": "visavis.journal",
     "Matches": "visavis.engine",
     "Policy": "visavis.policy",
     "audience": "visavis.engine",

@@ -24,6 +24,8 @@ __all__ = [
     "check_facts",
     "check_id_column",
     "check_indicators",
+    "incoming_attributes",
+    "incoming_facts",
     "refuse_repeated",
 ]
 
@@ -182,6 +184,21 @@ def check_attributes(table: pa.Table | None, customer_ids: pa.StringArray) -> pa
     return pa.table(columns)
 
 
+def incoming_attributes(table: pa.Table) -> pa.Table:
+    """Ids and attributes of customers whom no base has to know yet, rows as they come.
+
+    Columns and cells pass the same door as those of a base; text is plain string.
+    """
+    columns = {CUSTOMER_ID: check_customer_ids(table, "attributes")}
+    for name in table.column_names:
+        if name == _AS_OF:
+            reason = "is the date of the match in rules: rename it"
+            raise SchemaError(reason, field=f"attributes.{name}")
+        if name != CUSTOMER_ID:
+            columns[name] = _attribute(table[name], name)
+    return pa.table(columns)
+
+
 def _attribute(column: pa.ChunkedArray, name: str) -> pa.Array:
     kind = column.type
     if is_text(kind):
@@ -287,6 +304,18 @@ def _ranks(column: pa.Array) -> npt.NDArray[np.int64]:
     rank[-1] = len(rank) - 1
     codes: npt.NDArray[np.int32] = pc.fill_null(encoded.indices, len(rank) - 1).to_numpy()
     return rank[codes]
+
+
+def incoming_facts(table: pa.Table) -> pa.Table:
+    """Facts of customers whom no base has to know yet, rows as they come.
+
+    Returns
+    -------
+    pyarrow.Table
+        ``customer_id``, then the columns of ``FACT_SCHEMA`` behind its first.
+    """
+    columns = _fact_columns(table)
+    return pa.table({CUSTOMER_ID: check_id_column(table, "facts"), **columns})
 
 
 def _fact_columns(table: pa.Table) -> dict[str, pa.Array]:

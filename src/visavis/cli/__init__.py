@@ -4,7 +4,7 @@
 
     entry.py     main(): one command, its errors in one line, its exit status
     build.py     indicators, load           ask.py    match, audience, explain
-    model.py     learn
+    model.py     learn                      record.py   record, forget
     machine.py   demo, doctor               options.py  what several commands are asked
     tables.py    CSV and Parquet → typed tables, every cell checked
     records.py   what a result is written as, and the record beside it

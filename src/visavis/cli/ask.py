@@ -13,6 +13,8 @@ from visavis.cli.options import (
     AsOf,
     BaseFolder,
     CatalogFile,
+    JournalFile,
+    Opened,
     PolicyFile,
     Threads,
     VariantName,
@@ -41,6 +43,7 @@ def match(
         typer.Option(help="Parquet, or CSV with the reasons as JSON; FILE.run.json beside it."),
     ],
     policy: PolicyFile = None,
+    journal: JournalFile = None,
     as_of: AsOf = None,
     reasons: Annotated[int, typer.Option(min=0, help="At most so many reasons each.")] = 3,
     distinctive: Annotated[
@@ -62,13 +65,15 @@ def match(
         "--base": base,
         "--catalog": catalog,
         "--policy": policy,
+        "--journal": journal,
     }
     check_out(out, _RESULT_SUFFIXES, inputs)
     with stages(quiet=as_json) as stage, named(reasons="--reasons"):
         with stage("Reading"):
-            engine = open_engine(
-                base, catalog, policy, as_of=as_of, threads=threads, variant=variant
+            opened = open_engine(
+                base, catalog, policy, journal, as_of=as_of, threads=threads, variant=variant
             )
+            engine = opened.engine
         with stage("Preparation"):
             engine.prepare()
         with stage("Match") as tick:
@@ -78,7 +83,7 @@ def match(
             table = with_notice(found, engine.base.notice)
         with stage("Writing"):
             record = {
-                **describe_run(engine, table, stage.seconds, called="opportunities"),
+                **describe_run(opened, table, stage.seconds, called="opportunities"),
                 "matched_customer_count": len(matches.customer_index),
                 "pair_count": len(matches.customer_index) * engine.catalog.capability_count,
                 "opportunity_count": matches.opportunity_count,
@@ -112,6 +117,7 @@ def audience(
         bool, typer.Option("--every", help="Ask for all capabilities of the catalog.")
     ] = False,
     policy: PolicyFile = None,
+    journal: JournalFile = None,
     k: Annotated[int, typer.Option(min=1, help="At most so many customers each.")] = 10,
     out: Annotated[
         Path | None,
@@ -132,19 +138,21 @@ def audience(
             "--base": base,
             "--catalog": catalog,
             "--policy": policy,
+            "--journal": journal,
         }
         check_out(out, _RESULT_SUFFIXES, inputs)
     with stages(quiet=as_json) as stage, named(k="--k", capability_ids="--capability"):
         with stage("Reading"):
-            engine = open_engine(
-                base, catalog, policy, as_of=as_of, threads=threads, variant=variant
+            opened = open_engine(
+                base, catalog, policy, journal, as_of=as_of, threads=threads, variant=variant
             )
+            engine = opened.engine
         with stage("Audience") as tick:
             found = engine.audience(capability, k=k, progress=tick)
         table = with_notice(found, engine.base.notice)
         if out is not None:
             record = {
-                **describe_run(engine, table, stage.seconds, called="audience"),
+                **describe_run(opened, table, stage.seconds, called="audience"),
                 "asked_capability_ids": sorted(set(capability or engine.catalog.ids)),
                 "k": k,
                 "row_count": table.num_rows,
@@ -153,15 +161,17 @@ def audience(
     if out is not None:
         _print_record(out, record, as_json)
     else:
-        _print_audience(engine, table, as_json)
+        _print_audience(opened, table, as_json)
 
 
-def _print_audience(engine: Engine, table: pa.Table, as_json: bool) -> None:
+def _print_audience(opened: Opened, table: pa.Table, as_json: bool) -> None:
     from visavis.showing import show_notice
 
+    engine = opened.engine
     rows = table.to_pylist()
     if as_json:
-        about = {"notice": engine.base.notice, "as_of": engine.as_of.isoformat()}
+        as_of = engine.as_of.isoformat()
+        about = {"notice": engine.base.notice, "as_of": as_of, **opened.about()}
         print_json({**about, "audience": rows})
         return
     shown = new_table(*table.column_names)
@@ -177,6 +187,7 @@ def explain(
     catalog: CatalogFile,
     customer: Annotated[str, typer.Option(help="The customer's id.")],
     policy: PolicyFile = None,
+    journal: JournalFile = None,
     capability: Annotated[
         str | None,
         typer.Option(help="The capability's id; without it, all opportunities of the customer."),
@@ -191,8 +202,11 @@ def explain(
     console = new_console()
     with stages(quiet=True) as stage:
         with stage("Reading"):
-            engine = open_engine(base, catalog, policy, as_of=as_of, threads=1, variant=variant)
-        about = {"notice": engine.base.notice}
+            opened = open_engine(
+                base, catalog, policy, journal, as_of=as_of, threads=1, variant=variant
+            )
+        engine = opened.engine
+        about = {"notice": engine.base.notice, **opened.about()}
         with stage("Explanation"):
             if capability is None:
                 rows = _engine_of_one(engine, customer).match().to_table().to_pylist()

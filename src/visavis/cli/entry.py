@@ -12,7 +12,7 @@ from typing import Annotated, Final, cast
 import typer
 
 from visavis import __version__
-from visavis.cli import ask, base, build, machine, model, results
+from visavis.cli import ask, base, build, machine, model, record, results
 from visavis.cli.logs import set_up_logs
 from visavis.cli.output import print_json
 from visavis.cli.rescore import rescore
@@ -40,7 +40,7 @@ app = typer.Typer(
 for command in (
     *(machine.demo, build.indicators, model.learn, build.load),
     *(ask.match, ask.audience, ask.explain),
-    rescore,
+    *(record.record, rescore),
     machine.doctor,
 ):
     app.command()(command)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
@@ -13,12 +13,15 @@ from visavis.errors import InputError, LimitError, SchemaError
 
 if TYPE_CHECKING:
     from visavis.engine import Engine
+    from visavis.journal import Overlay
 
 __all__ = [
     "AsJson",
     "AsOf",
     "BaseFolder",
     "CatalogFile",
+    "JournalFile",
+    "Opened",
     "PolicyFile",
     "Threads",
     "VariantName",
@@ -41,6 +44,14 @@ BaseFolder = Annotated[
 CatalogFile = Annotated[Path, typer.Option("--catalog", help=".parquet, .csv, .jsonl or .toml")]
 PolicyFile = Annotated[
     Path | None, typer.Option("--policy", help="A TOML file; default: the defaults of a policy.")
+]
+JournalFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--journal",
+        help="What `visavis record` wrote: consulted before the base. Facts count from their day "
+        "on: give --as-of where they are younger than the base.",
+    ),
 ]
 
 #: Errors that can be raised again with another field: a rule's names its own.
@@ -73,16 +84,38 @@ def named(within: str | None = None, **options: str) -> Iterator[None]:
         raise renamed from error
 
 
+class Opened(NamedTuple):
+    """An engine, and what its base was made of.
+
+    Attributes
+    ----------
+    engine : Engine
+    base_digest : str
+        Of the base as it lies on disk, without the journal.
+    overlay : Overlay or None
+        What the journal says; None without one.
+    """
+
+    engine: Engine
+    base_digest: str
+    overlay: Overlay | None
+
+    def about(self) -> dict[str, object]:
+        """What an answer says of the journal, if one was consulted."""
+        return {} if self.overlay is None else {"journal_offset": self.overlay.through}
+
+
 def open_engine(
     base: str,
     catalog: Path,
     policy: Path | None,
+    journal: Path | None,
     *,
     as_of: str | None,
     threads: int | None,
     variant: str | None,
-) -> Engine:
-    """Read base, catalog and policy, and make them ready to answer."""
+) -> Opened:
+    """Read base, journal, catalog and policy, and make them ready to answer."""
     from visavis.base import Base
     from visavis.catalog import Catalog
     from visavis.engine import Engine
@@ -90,8 +123,23 @@ def open_engine(
 
     with named(path="--base"):
         profiles = Base.read(base)
+    digest, overlay = profiles.digest, None
+    if journal is not None:
+        with named("--journal", path="--journal"):
+            overlay = _read_overlay(journal)
+            profiles = overlay.apply(profiles)
     with named("--catalog", path="--catalog"):
         capabilities = Catalog.read(catalog)
     with named(policy="--policy", as_of="--as-of", threads="--threads", variant="--variant"):
         limits = Policy() if policy is None else Policy.read(policy)
-        return Engine(profiles, capabilities, limits, as_of=as_of, threads=threads, variant=variant)
+        engine = Engine(
+            profiles, capabilities, limits, as_of=as_of, threads=threads, variant=variant
+        )
+    return Opened(engine, digest, overlay)
+
+
+def _read_overlay(path: Path) -> Overlay:
+    from visavis.journal import Journal
+
+    with Journal.open(path) as journal:
+        return journal.overlay()

@@ -27,7 +27,7 @@ from visavis.errors import InputError
 from visavis.store import check_writable, file_digest, remove, write_csv, write_json, write_parquet
 
 if TYPE_CHECKING:
-    from visavis.engine import Engine
+    from visavis.cli.options import Opened
 
 __all__ = ["check_out", "describe_run", "flat", "record_path", "with_notice", "write_results"]
 
@@ -102,13 +102,13 @@ def with_notice(table: pa.Table, notice: str | None) -> pa.Table:
 
 
 def describe_run(
-    engine: Engine, table: pa.Table, seconds: Mapping[str, float], *, called: str
+    opened: Opened, table: pa.Table, seconds: Mapping[str, float], *, called: str
 ) -> dict[str, Any]:
     """What every record of a match or an audience says.
 
     Parameters
     ----------
-    engine : Engine
+    opened : Opened
     table : pyarrow.Table
         The result, as it is written to Parquet; its digest is that of the values.
     seconds : mapping of str to float
@@ -116,11 +116,13 @@ def describe_run(
     called : str
         What the result is: the name of its digest.
     """
+    engine, overlay = opened.engine, opened.overlay
     return {
         "notice": engine.base.notice,
         "command": _encodable(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         "written_at": utc_now().isoformat(timespec="seconds"),
         "as_of": engine.as_of.isoformat(),
+        **opened.about(),
         "customer_count": engine.base.customer_count,
         "indicator_count": len(engine.base.indicator_names),
         "capability_count": engine.catalog.capability_count,
@@ -128,7 +130,8 @@ def describe_run(
         "threads": engine.threads,
         "seconds": {name.lower(): spent for name, spent in seconds.items()},
         "digests": {
-            "base": engine.base.digest,
+            "base": opened.base_digest,
+            **({} if overlay is None else {"journal": overlay.digest()}),
             "catalog": engine.catalog.digest(),
             "policy": engine.policy.digest(),
             called: canonical_digest(table),
