@@ -1,4 +1,4 @@
-"""`visavis record` and `forget`, and what match, audience and explain make of a journal."""
+"""`visavis record` and `base forget`, and what match, audience and explain make of a journal."""
 
 from __future__ import annotations
 
@@ -100,13 +100,9 @@ def test_audience_and_explain_consult_the_journal(asked: list[object], journal: 
 
 
 def test_forget_prints_a_count_and_the_customer_is_gone(asked: list[object], journal: Path) -> None:
-    given = ["forget", "--journal", journal, "--customer", "bob", "--json"]
-    assert done(*given).json() == {"journal": str(journal), "erased_entry_count": 1}
-    assert done(*given[:-1]).output.split() == [
-        "journal",
-        str(journal),
-        *["erased", "entry", "count", "0"],
-    ]
+    given = ["base", "forget", "bob", "--journal", journal, "--json"]
+    assert done(*given).json() == {"removed": {str(journal): 1}}
+    assert done(*given[:-1]).output == f"{journal}: 0 removed\n"
     more = ["--capability", "tea-counter", "--journal", journal, "--json"]
     audience = done("audience", *asked, *more).json()["audience"]
     assert {row["customer_id"] for row in audience} == {"ann"}
@@ -134,9 +130,7 @@ def test_a_wrong_group_is_named_by_option_column_and_row(journal: Path, tmp_path
     done(*to, "--objection", "a", "--request-id", "1")
     message = refused(*to, "--objection", "b", "--request-id", "1")
     assert message == "--request-id: was used before, for something else"
-    assert refused("forget", "--journal", journal, "--customer", "") == (
-        "--customer: must not be empty"
-    )
+    assert refused("base", "forget", "", "--journal", journal) == "CUSTOMER: must not be empty"
 
 
 def test_a_journal_that_is_not_there_is_never_made_by_mistake(
@@ -147,7 +141,7 @@ def test_a_journal_that_is_not_there_is_never_made_by_mistake(
     assert message == f"--journal: {none} does not exist: --create makes one"
     expected = f"--journal: {none} does not exist"
     assert refused("match", *asked, "--journal", none, "--out", tmp_path / "o.csv") == expected
-    assert refused("forget", "--journal", none, "--customer", "a") == expected
+    assert refused("base", "forget", "a", "--journal", none) == expected
     assert refused("explain", *asked, "--customer", "ann", "--journal", none) == expected
     (tmp_path / "text").write_text("customer_id\n" * 99)
     message = refused("explain", *asked, "--customer", "ann", "--journal", tmp_path / "text")

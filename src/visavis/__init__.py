@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from visavis import errors, kernel
-    from visavis.base import Base
+    from visavis.base import Base, StoredBase
     from visavis.catalog import Catalog
     from visavis.engine import Engine, Explanation, Matches, audience, explain, match
     from visavis.journal import Journal
     from visavis.policy import Exclusions, Policy
+    from visavis.rescore import Result, rescore
 
 __version__ = "0.1.0"
 
@@ -40,12 +41,15 @@ __all__ = [
     "Journal",
     "Matches",
     "Policy",
+    "Result",
+    "StoredBase",
     "__version__",
     "audience",
     "errors",
     "explain",
     "kernel",
     "match",
+    "rescore",
 ]
 
 _HOME = {
@@ -57,9 +61,12 @@ _HOME = {
     "Journal": "visavis.journal",
     "Matches": "visavis.engine",
     "Policy": "visavis.policy",
+    "Result": "visavis.rescore",
+    "StoredBase": "visavis.base",
     "audience": "visavis.engine",
     "explain": "visavis.engine",
     "match": "visavis.engine",
+    "rescore": "visavis.rescore",
 }
 
 

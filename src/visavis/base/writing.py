@@ -23,7 +23,9 @@ __all__ = [
     "VersionWriter",
     "check_part_count",
     "next_part_count",
+    "part_file",
     "remove_version",
+    "rows_of_base",
     "write_base",
 ]
 
@@ -65,21 +67,15 @@ class VersionWriter:
     def add(self, index: int, base: Base) -> None:
         """Write one part; may be called from several threads."""
         content = part_bytes(base)
-        digest = bytes_digest(content)
-        name = f"part-{index:05d}.{digest[:16]}.arrow"
-        self.place.create(f"{self._folder}/{name}", content)
+        entry = part_file(index, content, base)
+        self.place.create(f"{self._folder}/{entry.file}", content)
         schemas = (base.indicator_schema, base.attributes.schema)
         with self._lock:
             if self._schemas is None:
                 self._schemas, self._as_of = schemas, base.as_of
             elif not all(a.equals(b) for a, b in zip(self._schemas, schemas, strict=True)):
                 raise InputError(f"part {index} has other columns than the first", field="schema")
-            self._entries[index] = PartEntry(
-                file=name,
-                sha256=digest,
-                customer_count=base.customer_count,
-                fact_count=len(base.facts),
-            )
+            self._entries[index] = entry
             scale = base.indicator_scale.astype(np.float64) if base.customer_count else 0.0
             self._squares = self._squares + scale * scale * base.customer_count
 
@@ -121,6 +117,17 @@ class VersionWriter:
             if name not in named:
                 self.place.remove(name)
         self.place.remove_leftovers()
+
+
+def part_file(index: int, content: pa.Buffer, base: Base) -> PartEntry:
+    """What the manifest says of a part's file."""
+    digest = bytes_digest(content)
+    return PartEntry(
+        file=f"part-{index:05d}.{digest[:16]}.arrow",
+        sha256=digest,
+        customer_count=base.customer_count,
+        fact_count=len(base.facts),
+    )
 
 
 def remove_version(place: Place, version: int) -> int:

@@ -1,14 +1,15 @@
-"""``visavis base show | verify | drop-version``: what stands in a base."""
+"""``visavis base show | verify | compact | forget | drop-version``: what stands in a base."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from visavis.cli.build import show_base
-from visavis.cli.options import AsJson, BaseFolder, named
-from visavis.cli.output import print_json, stages
+from visavis.cli.options import AsJson, BaseFolder, named, read_overlay
+from visavis.cli.output import cell, print_json, stages
 from visavis.errors import InputError
 from visavis.terminal import add_row, new_console, new_table
 
@@ -16,6 +17,7 @@ __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="What stands in a base.")
 
+JournalToRead = Annotated[Path, typer.Option("--journal", help="What `visavis record` wrote.")]
 Version = Annotated[int | None, typer.Option("--version", help="Default: the newest.")]
 
 
@@ -77,3 +79,55 @@ def drop_version(
         print_json({"version": version, "removed": count})
         return
     print(f"version {version}: {count:,} files removed")
+
+
+@app.command()
+def compact(base: BaseFolder, journal: JournalToRead, as_json: AsJson = False) -> None:
+    """Make the next version of a base: the newest, and what a journal says beyond it."""
+    from visavis.base import StoredBase
+    from visavis.journal import compact as compacted
+
+    with named(path="--base", version="--version"), stages(quiet=as_json) as stage:
+        stored = StoredBase.open(base)
+        with named("--journal", path="--journal"):
+            overlay = read_overlay(journal, after=stored.manifest.journal_offset)
+        with stage("Parts") as tick:
+            made = compacted(stored, overlay, progress=tick)
+    show_base(made, as_json)
+
+
+@app.command()
+def forget(
+    customer: Annotated[str, typer.Argument(help="The id of the customer to forget.")],
+    base: Annotated[list[str] | None, typer.Option(help="A base, all versions of it.")] = None,
+    journal: Annotated[list[Path] | None, typer.Option(help="A journal.")] = None,
+    results: Annotated[list[str] | None, typer.Option(help="A result of a job.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Erase a customer; a digest of the id stays, so that nobody brings the customer back.
+
+    Each option may be given many times. Nobody may load or rescore into these places meanwhile.
+    """
+    from visavis.erasure import forget_in_base, forget_in_result
+    from visavis.journal import Journal
+    from visavis.store import open_place
+
+    if not (base or journal or results):
+        raise InputError("name a --base, a --journal or --results", field="--base")
+    counts: dict[str, int] = {}
+    # The journal first: from then on the customer counts as one who objected.
+    for file in journal or []:
+        with named(path="--journal", customer_id="CUSTOMER"), Journal.open(file) as opened:
+            counts[str(file)] = opened.forget(customer)
+    for options, forgotten_in, name in (
+        (base, forget_in_base, "--base"),
+        (results, forget_in_result, "--results"),
+    ):
+        for where in options or []:
+            with named(path=name, customer_id="CUSTOMER"):
+                counts[where] = forgotten_in(open_place(where), customer)
+    if as_json:
+        print_json({"removed": counts})
+        return
+    for where, count in counts.items():
+        print(f"{cell(where)}: {count:,} removed")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from visavis.cli.options import AsJson, Threads, named
+from visavis.cli.options import AsJson, JournalFile, Threads, named, read_overlay
 from visavis.cli.output import print_json, print_pairs, stages
 from visavis.errors import InputError
 from visavis.terminal import add_row, new_console, new_table
@@ -172,6 +172,7 @@ def load(
         ),
     ] = None,
     facts: Annotated[str | None, typer.Option(help="What happened: see visavis.base.")] = None,
+    journal: JournalFile = None,
     parts: Annotated[
         int | None, typer.Option(help="A power of two; default: one per 16,384 customers.")
     ] = None,
@@ -200,6 +201,7 @@ def load(
                 indicators = _from_events(events or [], spec, taxonomy, as_of, threads, tick)
             known = None if attributes is None else open_attributes(attributes, types)
             happened = None if facts is None else open_facts(facts)
+        overlay = None if journal is None else read_overlay(journal)
         held = [each.schema.metadata for each in (indicators, known, happened) if each is not None]
         said = _notices(notice, *held, *(_metadata_of(path) for path in events or []))
         with stage("Base") as tick:
@@ -210,6 +212,9 @@ def load(
                 attributes=known,
                 facts=happened,
                 parts=parts,
+                amend=None if overlay is None else overlay.apply,
+                journal_offset=0 if overlay is None else overlay.through,
+                forgotten=() if overlay is None else overlay.forgotten,
                 threads=threads or len(os.sched_getaffinity(0)),
                 progress=tick,
             )

@@ -27,6 +27,7 @@ __all__ = [
     "VariantName",
     "named",
     "open_engine",
+    "read_overlay",
 ]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
@@ -116,17 +117,18 @@ def open_engine(
     variant: str | None,
 ) -> Opened:
     """Read base, journal, catalog and policy, and make them ready to answer."""
-    from visavis.base import Base
+    from visavis.base import StoredBase
     from visavis.catalog import Catalog
     from visavis.engine import Engine
     from visavis.policy import Policy
 
     with named(path="--base"):
-        profiles = Base.read(base)
+        stored = StoredBase.open(base)
+        profiles = stored.read()
     digest, overlay = profiles.digest, None
     if journal is not None:
         with named("--journal", path="--journal"):
-            overlay = _read_overlay(journal)
+            overlay = read_overlay(journal, after=stored.manifest.journal_offset)
             profiles = overlay.apply(profiles)
     with named("--catalog", path="--catalog"):
         capabilities = Catalog.read(catalog)
@@ -138,8 +140,9 @@ def open_engine(
     return Opened(engine, digest, overlay)
 
 
-def _read_overlay(path: Path) -> Overlay:
+def read_overlay(path: Path, *, after: int = 0, through: int | None = None) -> Overlay:
+    """What a journal says beyond a base that has its entries up to `after`."""
     from visavis.journal import Journal
 
     with Journal.open(path) as journal:
-        return journal.overlay()
+        return journal.overlay(after=after, through=through)

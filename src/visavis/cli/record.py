@@ -11,7 +11,7 @@ from visavis.cli.options import AsJson, named
 from visavis.cli.output import print_json, print_pairs
 from visavis.errors import InputError
 
-__all__ = ["forget", "record"]
+__all__ = ["record"]
 
 JournalToWrite = Annotated[
     Path, typer.Option("--journal", help="The journal: one file, see docs/journal.md.")
@@ -98,20 +98,3 @@ def _ids_of(path: Path | None) -> list[str]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is no UTF-8 text: {error}", field="objections") from None
     return [line for line in (each.removesuffix("\r") for each in lines) if line]
-
-
-def forget(
-    journal: JournalToWrite,
-    customer: Annotated[str, typer.Option(help="The id of the customer to forget.")],
-    as_json: AsJson = False,
-) -> None:
-    """Erase a customer from the journal; a digest of the id stays, and counts as an objection."""
-    from visavis.journal import Journal
-
-    with named(path="--journal", customer_id="--customer"), Journal.open(journal) as opened:
-        erased = opened.forget(customer)
-    summary = {"journal": str(journal), "erased_entry_count": erased}
-    if as_json:
-        print_json(summary)
-    else:
-        print_pairs(summary)

@@ -19,9 +19,11 @@ from visavis.cli.options import (
     AsOf,
     BaseFolder,
     CatalogFile,
+    JournalFile,
     PolicyFile,
     VariantName,
     named,
+    read_overlay,
 )
 from visavis.cli.output import print_pairs
 from visavis.errors import InputError
@@ -43,6 +45,7 @@ def rescore(
     catalog: CatalogFile,
     out: Annotated[str, typer.Option(help="Folder, or URL of an object store's prefix.")],
     policy: PolicyFile = None,
+    journal: JournalFile = None,
     as_of: AsOf = None,
     since: Annotated[
         str | None,
@@ -83,7 +86,13 @@ def rescore(
     if distinctive and reasons is None:
         raise InputError("is about --reasons, which are not given", field="--distinctive")
     job = _job(
-        base, catalog, policy, out, as_of, reasons, distinctive, threads=threads, variant=variant
+        (base, catalog, policy, journal),
+        out,
+        as_of,
+        reasons=reasons,
+        distinctive=distinctive,
+        threads=threads,
+        variant=variant,
     )
     make_pool = _pools(ray, workers, threads, gpu, insecure)
     began = time.perf_counter()
@@ -98,24 +107,22 @@ def rescore(
 
 
 def _job(
-    base: str,
-    catalog: Path,
-    policy: Path | None,
-    out: str,
-    as_of: str | None,
-    reasons: int | None,
-    distinctive: bool,
-    *,
-    threads: int,
-    variant: str | None,
+    inputs: tuple[str, Path, Path | None, Path | None], out: str, as_of: str | None, **options: Any
 ) -> Job:
+    """Plan the job from base, catalog, policy and journal."""
     from visavis.base import StoredBase
     from visavis.catalog import Catalog
     from visavis.policy import Policy
-    from visavis.rescore import Job
+    from visavis.rescore import Job, planned_offset
 
+    base, catalog, policy, journal = inputs
+    overlay = None
     with named(path="--base"):
         stored = StoredBase.open(base)
+    with named("--journal", path="--journal"):
+        if journal is not None:
+            after = stored.manifest.journal_offset
+            overlay = read_overlay(journal, after=after, through=planned_offset(out))
     with named("--catalog", path="--catalog"):
         capabilities = Catalog.read(catalog)
     with named(policy="--policy", as_of="--as-of", variant="--variant", path="--out"):
@@ -125,10 +132,8 @@ def _job(
             Policy() if policy is None else Policy.read(policy),
             out,
             as_of=as_of,
-            reasons=reasons,
-            distinctive=distinctive,
-            threads=threads,
-            variant=variant,
+            overlay=overlay,
+            **options,
         )
 
 

@@ -24,11 +24,13 @@ entries of one customer and keeps the sha256 of the id, the *tombstone*: it coun
     connection.py   the SQLite file: made, opened, its errors told as ours
     overlay.py      Overlay: what the entries say, summed up
     applying.py     an overlay onto a base
+    compacting.py   an overlay into the next version of a base
 
 The form of the file, and what it promises: docs/journal.md.
 """
 
+from visavis.journal.compacting import compact
 from visavis.journal.journal import Appended, Counts, Journal
 from visavis.journal.overlay import Overlay
 
-__all__ = ["Appended", "Counts", "Journal", "Overlay"]
+__all__ = ["Appended", "Counts", "Journal", "Overlay", "compact"]

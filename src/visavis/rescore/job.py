@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from visavis import kernel
-from visavis.base import Base, StoredBase
+from visavis.base import StoredBase
 from visavis.catalog import Catalog
 from visavis.domain import parse_date
 from visavis.engine import Engine
@@ -21,6 +21,7 @@ from visavis.errors import (
     NotFoundError,
     SetupError,
 )
+from visavis.journal import Overlay
 from visavis.policy import Policy
 from visavis.rescore.delta import delta_of
 from visavis.rescore.marks import marks_of
@@ -30,30 +31,12 @@ from visavis.rescore.results import MANIFEST, Result, marks_name
 from visavis.schedule import Event, Outcome, PartReceipt, Pool, ThreadPool, run_parts
 from visavis.store import Place, bytes_digest, open_place
 
-__all__ = ["Job", "Overlay", "Report", "rescore"]
+__all__ = ["Job", "Report", "planned_offset", "rescore"]
 
 _PART_FILE: Final = re.compile(r"parts/part-([0-9]{5,7})\.([0-9a-f]{64})\.parquet")
 
 #: Makes the pool that computes parts, given the task.
 PoolMaker = Callable[[PartMaker], Pool]
-
-
-class Overlay(Protocol):
-    """What a journal says beyond a base (visavis.journal): the profiles of a part, amended."""
-
-    @property
-    def through(self) -> int:
-        """The last offset that it takes into account."""
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether it changes nothing."""
-
-    def digest(self) -> str:
-        """The sha256 of what it says, in hex."""
-
-    def apply(self, base: Base) -> Base:
-        """The base as it is then."""
 
 
 @dataclass(frozen=True)
@@ -304,6 +287,16 @@ def rescore(
     """
     job = Job.make(base, catalog, policy, out, **options)  # type: ignore[arg-type]
     return job.run(make_pool, on_event=on_event)
+
+
+def planned_offset(out: str | Path | Place) -> int | None:
+    """The journal offset of the job whose plan stands at a place; None if there is none.
+
+    Whoever goes on with it leaves out what was recorded since, or it would be another job.
+    """
+    place = out if isinstance(out, Place) else open_place(out)
+    content = place.read(PLAN)
+    return None if content is None else Plan.parse(content, f"{place}/{PLAN}").journal_offset
 
 
 def _threads_here(task: PartMaker) -> Pool:

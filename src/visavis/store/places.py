@@ -157,6 +157,9 @@ class Place(ABC):
             raise CorruptionError(f"{self}/{name} does not fit its digest")
         return content
 
+    def drop_cached(self, digest: str) -> None:  # noqa: B027  (only buckets keep any)
+        """Remove what this machine keeps of a file that is gone."""
+
     def remove_leftovers(self) -> None:  # noqa: B027  (only folders have any)
         """Remove what killed writers left."""
 
@@ -441,6 +444,10 @@ class Bucket(Place):
             faults.operation(),
         ):
             _obstore().delete(self._store, self._key(name))
+
+    def drop_cached(self, digest: str) -> None:
+        """See `Place`."""
+        Folder(_cache_folder()).remove(digest)
 
     def _load(self, name: str, digest: str) -> pa.Buffer:
         cache = Folder(_cache_folder())
