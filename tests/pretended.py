@@ -1,4 +1,4 @@
-"""A part task that pretends: quick and create-only; it stalls, fails or dies where it is told to."""
+"""A part task that pretends: quick and create-only; it stalls, fails or dies when told."""
 
 from __future__ import annotations
 

@@ -247,18 +247,14 @@ def test_workers_with_a_gpu_share_a_job_with_others(
     assert_whole(slow, outcome, expected, 60)
     kinds = [receipt.worker.partition("-")[0] for receipt in outcome.receipts.values()]
     assert set(kinds) == {"cpu", "gpu"}
-    # Two workers that take twice as long would have two thirds if parts were dealt out evenly.
     assert sorted(told.workers("joined"))[2].startswith("gpu-0@")
 
 
-@pytest.mark.parametrize("other", [{"version": "0.0.1"}, {"contract": 99}])
-def test_a_cluster_of_another_version_is_refused_at_the_start(
-    nodes: Nodes, tmp_path: Path, other: dict[str, Any]
-) -> None:
+def test_a_cluster_of_another_version_is_refused_at_the_start(nodes: Nodes, tmp_path: Path) -> None:
     task = Pretended(tmp_path / "parts")
     with (
-        RayPool(task, **other) as pool,
-        pytest.raises(SetupError, match=r"on a worker, (0\.0\.1|99) on the driver$"),
+        RayPool(task, version="0.0.1") as pool,
+        pytest.raises(SetupError, match=r"^visavis .* on a worker, 0\.0\.1 on the driver$"),
     ):
         run_parts(range(3), pool)
     assert not task.notes.exists()
@@ -385,11 +381,12 @@ def test_a_node_that_is_lost_and_one_that_joins_change_nothing(
     assert steps[2] in {receipt.worker for receipt in outcome.receipts.values()}
 
 
+@pytest.mark.slow
 def test_random_kills_of_workers_and_nodes_change_nothing(
     nodes: Nodes, tmp_path: Path, expected: Any
 ) -> None:
     dice = random.Random(20)
-    kills = ["worker"] * 19 + ["raylet"] * 3
+    kills = ["worker"] * 18 + ["raylet"] * 2
     dice.shuffle(kills)
     dead: list[str] = []
     task = Pretended(tmp_path / "parts")
@@ -413,8 +410,8 @@ def test_random_kills_of_workers_and_nodes_change_nothing(
     with RayPool(task) as pool:
         outcome = run_parts(range(400), pool, on_event=told)
     assert_whole(task, outcome, expected, 400)
-    assert len(dead) == 22
-    assert len(told.workers("lost")) >= 19
+    assert len(dead) == 20
+    assert len(told.workers("lost")) >= 18
     # What was lost is what was in flight; at the end some is issued twice.
     again = [each for each in told.events if each.kind in ("retried", "reissued")]
     assert len(task.begun()) <= 400 + len(again)
