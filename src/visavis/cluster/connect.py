@@ -38,7 +38,7 @@ REACH_WAIT_S: Final = 10.0
 #: How long a head may take to say whether it wants a token: 0.5 s here, nearly all of it imports.
 ASK_WAIT_S: Final = 30.0
 
-#: Asks the head at argv[1] for something harmless, without a token.
+#: Asks the head at argv[1] for something harmless.
 _ASK: Final = """
 import sys
 from ray._raylet import GcsClient
@@ -143,8 +143,10 @@ def _refuse_open(address: str) -> None:
         return
     if _is_loopback(address.rpartition(":")[0]):
         return
-    if not tokens or _asked_without_token(address) != "closed":
+    if not tokens or _asked(address, with_token=False) != "closed":
         raise SetupError(f"Ray at {address!r} is not seen to want a token: {_REMEDY}")
+    if _asked(address, with_token=True) == "closed":  # Ray itself would try for 20 s
+        raise SetupError(f"Ray at {address!r} does not take the token of this process: {_REMEDY}")
 
 
 def _is_loopback(host: str) -> bool:
@@ -156,17 +158,19 @@ def _is_loopback(host: str) -> bool:
     return all(ipaddress.ip_address(str(each).partition("%")[0]).is_loopback for each in found)
 
 
-def _asked_without_token(address: str) -> str:
-    """What a head says to a stranger: ``open``, ``closed``, or nothing that can be understood."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH_")
-    }
+def _asked(address: str, *, with_token: bool) -> str:
+    """What a head says to us: ``open``, ``closed``, or nothing that can be understood."""
+    environment = dict(os.environ)
+    if not with_token:
+        for name in [name for name in environment if name.startswith("RAY_AUTH_")]:
+            del environment[name]
+        environment["RAY_AUTH_MODE"] = "disabled"
     command = [sys.executable, "-c", _ASK, address]
     try:
         # A process of its own: how Ray authenticates is fixed when it is loaded.
         asked = subprocess.run(  # noqa: S603 (this Python, and an address that was taken apart)
             command,
-            env=environment | {"RAY_AUTH_MODE": "disabled"},
+            env=environment,
             capture_output=True,
             text=True,
             timeout=ASK_WAIT_S,

@@ -21,7 +21,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -34,7 +34,7 @@ from visavis.cluster.connect import (
     held_once,
     import_ray,
 )
-from visavis.errors import InputError, VisavisError
+from visavis.errors import InputError, SetupError, VisavisError
 from visavis.kernel import CONTRACT_VERSION
 from visavis.schedule import Ended, PartReceipt, PartTask, Running, Worker
 
@@ -44,7 +44,7 @@ __all__ = ["RayPool", "ShardWorker"]
 LOOK_S: Final = 1.0
 
 #: So many workers in a row may die before they are ready, beyond one for every seat.
-FAILED_STARTS: Final = 5
+FAILED_STARTS: Final = 3
 
 
 class ShardWorker:
@@ -167,19 +167,26 @@ class _Seats:
             self.failed_starts = 0  # somewhere else it may go better
         self.room = room
         wanted = room if self.wanted is None else self.wanted
-        while (
-            sum(1 for _ in self.all()) < wanted and self.failed_starts < FAILED_STARTS + self.room
-        ):
+        while sum(1 for _ in self.all()) < wanted and not self._start_in_vain():
             actor = self.make(f"{self.kind}-{self.made_count}")
             self.pending.append(_Seat(self.kind, actor, actor.ready.remote()))
             self.made_count += 1
+
+    def _start_in_vain(self) -> bool:
+        return self.failed_starts >= FAILED_STARTS + self.room
+
+    def spent(self) -> bool:
+        """Whether nobody is there and nobody will be, unless nodes join."""
+        room = self.room if self.wanted is None else min(self.room, self.wanted)
+        gone = not self.pending and self._start_in_vain()
+        return not self.live and (gone or len(self.refused) >= room)
 
     def _fitting(self, resources: dict[str, float]) -> int:
         return int(
             min(resources.get(name, 0) // amount for name, amount in self.claims.items() if amount)
         )
 
-    def take_in(self) -> Iterator[str | VisavisError]:
+    def take_in(self) -> Iterator[VisavisError]:
         """Move those that have answered to where they belong; say why if it is not to work."""
         ray = import_ray()
         if not self.pending:
@@ -193,7 +200,7 @@ class _Seats:
             except ray.exceptions.RayError as error:
                 self.failed_starts += 1
                 ray.kill(seat.actor)
-                yield f"a worker died before it was ready: {_last_line(error)}"
+                yield SetupError(f"a worker died before it was ready: {_last_line(error)}")
                 continue
             if isinstance(answer, VisavisError):
                 self.refused.append(seat)
@@ -255,7 +262,8 @@ class RayPool:
         for name, (value, bound) in (least | {"gpu_workers": (gpu_workers, 0)}).items():
             if value is not None and value < bound:
                 raise InputError(f"must be at least {bound}, got {value}", field=name)
-        self._refusals: list[str] = []
+        self._refusals: list[VisavisError] = []
+        self._told_count = 0
         self._next_look = 0.0
         self._seats: list[_Seats] = []
         with ExitStack() as stack:
@@ -303,8 +311,8 @@ class RayPool:
         Raises
         ------
         SetupError
-            If every worker that came was refused, and there is room for no other: what was said
-            to the last.
+            If every worker that came was refused or died before it was ready, and there is room
+            for no other: what was said of the last.
         """
         with errors_of_ray():
             if time.monotonic() >= self._next_look:
@@ -313,22 +321,19 @@ class RayPool:
                     seats.fill(nodes)
                 self._next_look = time.monotonic() + LOOK_S
             for seats in self._seats:
-                for answer in seats.take_in():
-                    self._refusals.append(str(answer))
-                    if isinstance(answer, VisavisError) and self._hopeless():
-                        raise answer
+                self._refusals += seats.take_in()
+        if self._refusals and self._spent():
+            raise self._refusals[-1]
         return [seat for seats in self._seats for seat in seats.live]
 
-    def _hopeless(self) -> bool:
-        return all(
-            not seats.live and len(seats.refused) >= min(seats.room, seats.wanted or seats.room)
-            for seats in self._seats
-        )
+    def _spent(self) -> bool:
+        return any(each.room for each in self._seats) and all(each.spent() for each in self._seats)
 
     def refused(self) -> Sequence[str]:
         """Why workers were refused or died before they were ready, since this was asked last."""
-        said, self._refusals = self._refusals, []
-        return said
+        said = self._refusals[self._told_count :]
+        self._told_count = len(self._refusals)
+        return [str(each) for each in said]
 
     def start(self, worker: Worker, part_index: int) -> Running:
         """Send a part id to an actor."""
@@ -383,7 +388,8 @@ class RayPool:
         ray = import_ray()
         seats, self._seats = self._seats, []
         for seat in (seat for each in seats for seat in each.all()):
-            ray.kill(seat.actor)
+            with suppress(ray.exceptions.RayError):
+                ray.kill(seat.actor)
 
 
 def _last_line(error: Exception) -> str:
