@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from bisect import insort
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -92,6 +91,10 @@ class _Job:
         self.open = set(parts)
         #: When each flight began.
         self.flights: dict[Running, float] = {}
+        #: Kept beside it, for a thousand workers are not counted for every part: who is busy, and
+        #: the parts in flight that have no end yet, with their copies.
+        self.busy: set[str] = set()
+        self.copies: Counter[int] = Counter()
         #: Not before this time is a part tried again.
         self.due: dict[int, float] = {}
         #: The workers for whom files of a part were out of reach, and those whom it killed.
@@ -127,7 +130,7 @@ class _Job:
         worker: str | None = None,
         reason: object = None,
     ) -> None:
-        running = len({each.part_index for each in self.flights} & self.open)
+        running = len(self.copies)
         done, failed, poison = map(len, self._ends())
         counts = Counts(self.part_count, done, failed, poison, running, len(self.live))
         said = None if reason is None else str(reason)
@@ -161,16 +164,20 @@ class _Job:
 
     def _hand_out(self) -> None:
         now = self.clock()
-        busy = {each.worker.name for each in self.flights}
+        late: list[int] | None = None
         for name, worker in self.live.items():
-            if name in busy:
+            if name in self.busy:
                 continue
             part = self._next_part(name, now)
             kind: EventKind = "started"
             if part is None and self.pool.independent:
-                part, kind = self._straggler(now), "reissued"
+                # Looked for once: at the end of a job a thousand workers ask at the same time.
+                late = self._stragglers(now) if late is None else late
+                part, kind = late.pop() if late else None, "reissued"
             if part is not None:
                 self.flights[self.pool.start(worker, part)] = now
+                self.busy.add(name)
+                self.copies[part] += 1
                 self._tell(kind, part, name)
 
     def _next_part(self, name: str, now: float) -> int | None:
@@ -187,15 +194,17 @@ class _Job:
         others = any(other not in failed for other in self.live)
         return due + self.patience.elsewhere_s if name in failed and others else due
 
-    def _straggler(self, now: float) -> int | None:
-        """The part that has been in flight longest, of those that take longer than others did."""
-        late = [(began, part) for began, part in self._reissuable() if self._late_at(began) <= now]
-        return min(late)[1] if late else None
+    def _stragglers(self, now: float) -> list[int]:
+        """The parts that take longer than others did, the one in flight longest last."""
+        usual_s = self._usual_s()
+        late = [each for each in self._reissuable() if each[0] + usual_s <= now]
+        return [part for _, part in sorted(late, reverse=True)]
 
-    def _late_at(self, began: float) -> float:
-        """When a flight counts as a straggler."""
-        usual = statistics.median(self.seconds) if self.seconds else self.patience.straggler_s
-        return began + usual
+    def _usual_s(self) -> float:
+        """How long parts take; whatever has been in flight for longer is a straggler."""
+        if not self.seconds:
+            return self.patience.straggler_s
+        return self.seconds[len(self.seconds) // 2]
 
     def _reissuable(self) -> Iterator[tuple[float, int]]:
         """When the last copy began, of every open part that may have another."""
@@ -209,8 +218,11 @@ class _Job:
 
     def _wait_s(self) -> float:
         """Until something can be handed out that could not now, and a tick at most."""
+        if self.waiting and self.waiting[0] not in self.due:
+            return TICK_S  # there is enough to do: whoever ends gets the next part
         now = self.clock()
-        times = [self._late_at(began) for began, _ in self._reissuable()]
+        usual_s = self._usual_s()
+        times = [began + usual_s for began, _ in self._reissuable()]
         for part in self.waiting:
             if part not in self.due:
                 break  # those that are tried again stand in front
@@ -225,6 +237,11 @@ class _Job:
         running, answer = ended
         began = self.flights.pop(running)
         part, name = running.part_index, running.worker.name
+        self.busy.discard(name)
+        if part in self.copies:
+            self.copies[part] -= 1
+            if not self.copies[part]:
+                del self.copies[part]
         if isinstance(answer, PartReceipt):
             insort(self.seconds, self.clock() - began)
             self._receive(part, name, answer)
@@ -255,25 +272,30 @@ class _Job:
             reason = f"part {part}: {first.worker} computed {first.digest}, {name} {receipt.digest}"
             self._fail(part, name, CorruptionError(reason))
         elif part in self.open:
-            self.open.remove(part)
+            self._close(part)
             self.outcome.receipts[part] = receipt
             self._tell("done", part, name)
 
     def _fail(self, part: int, name: str, error: VisavisError) -> None:
         if part in self.open:
-            self.open.remove(part)
+            self._close(part)
             self.outcome.failed[part] = error
             self._tell("failed", part, name, error)
 
     def _poison(self, part: int) -> None:
         if part in self.open:
-            self.open.remove(part)
+            self._close(part)
             self.outcome.poison[part] = tuple(self.killed[part])
             self._tell("poison", part, reason=f"killed {', '.join(self.killed[part])}")
 
+    def _close(self, part: int) -> None:
+        """Note that a part has its end; copies of it that still run are not counted any more."""
+        self.open.remove(part)
+        self.copies.pop(part, None)
+
     def _again(self, part: int, name: str, reason: object, delay_s: float) -> None:
         """Put a part back in front, unless it has ended or another copy is still in flight."""
-        if part in self.open and all(each.part_index != part for each in self.flights):
+        if part in self.open and part not in self.copies:
             self.due[part] = self.clock() + delay_s
             self.waiting.appendleft(part)
             self._tell("retried", part, name, reason)
