@@ -25,6 +25,7 @@ LAYERS = [
     "campaign",
     "cluster",
     "engine",
+    "gpu",
     "eligibility",
     "rules",
     "policy",
