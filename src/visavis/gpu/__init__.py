@@ -21,6 +21,6 @@ what a score is (docs/kernel.md, *A screen on a GPU*). Only this package imports
 when it is used: ``pip install 'visavis[gpu]'``.
 """
 
-from visavis.gpu.match import GpuScreen, match
+from visavis.gpu.match import GpuScreen, check_device, match
 
-__all__ = ["GpuScreen", "match"]
+__all__ = ["GpuScreen", "check_device", "match"]

@@ -24,6 +24,9 @@ FREE_SHARE: Final = 0.25
 #: What a block may take of main memory. There the device is for tests, and no block is worth more.
 HOST_BLOCK_BYTES: Final = 2**26
 
+#: How torch says that there is no memory, where it does not by an error of its own.
+_NO_MEMORY: Final = re.compile("out of memory|ALLOC_FAILED|can.t allocate memory|not enough memory")
+
 #: torch's settings belong to the process: two threads must not restore what the other has set.
 _SETTING_LOCK: Final = Lock()
 
@@ -88,6 +91,12 @@ class Device:
         reserved = self.torch.cuda.memory_reserved(self.name)
         kept = reserved - self.torch.cuda.memory_allocated(self.name)
         return int((free + kept) * FREE_SHARE)
+
+    def has_no_memory(self, error: RuntimeError) -> bool:
+        """Whether an error of torch says that its memory does not suffice."""
+        if isinstance(error, self.torch.OutOfMemoryError):
+            return True
+        return _NO_MEMORY.search(str(error)) is not None
 
     def let_go(self) -> None:
         """Give back what torch keeps of what has been freed, so that it can be cut anew."""

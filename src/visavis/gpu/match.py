@@ -15,11 +15,16 @@ from visavis.gpu.screen import Screened, ScreenOnDevice
 from visavis.kernel.arguments import require
 from visavis.kernel.calls import empty_match
 
-__all__ = ["GpuScreen", "match"]
+__all__ = ["GpuScreen", "check_device", "match"]
 
 #: K′ of docs/score.md where limits may pass over pairs.
 _LISTED_MIN: Final = 32
 _LISTED_PER_RANK: Final = 4
+
+
+def check_device(name: str) -> str:
+    """Return the name of a device if torch is there and finds it; errors as of `GpuScreen`."""
+    return Device(name).name
 
 
 class GpuScreen:
@@ -47,9 +52,11 @@ class GpuScreen:
         self._device = Device(device)
         try:
             self._screen = ScreenOnDevice(self._device, panel)
-        except self._device.torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not self._device.has_no_memory(error):
+                raise
             reason = f"{device} has no memory for {panel.capability_count} capabilities"
-            raise SetupError(reason) from None
+            raise SetupError(reason) from error
         #: Rows of a block that the device is known not to hold; halved at each failure.
         self._too_many: int | None = None
 
@@ -127,7 +134,9 @@ class GpuScreen:
         rank = part.k if limits == kernel.Limits() else max(_LISTED_PER_RANK * part.k, _LISTED_MIN)
         try:
             return self._screen.screen(part, min(rank, self.panel.capability_count))
-        except self._device.torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not self._device.has_no_memory(error):
+                raise
             return None
 
     def _halve(self, row_count: int) -> None:
