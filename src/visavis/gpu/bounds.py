@@ -16,14 +16,12 @@ __all__ = ["Rounded", "Worth", "rounded", "rounding_of_sums"]
 #: Norms are enlarged by more than their own float64 arithmetic can have lost.
 _UP: Final = 1.0 + 2.0**-20
 
-#: Rounded numbers below are stored as 0: products of what is left are normal or vanish entirely.
-_SMALLEST: Final = 2.0**-120
+#: Numbers of a row below this share of its largest are stored as 0. Products of what is left are
+#: multiples of 2^-114, which no processor flushes, and their sums are too.
+_SMALLEST: Final = 2.0**-50
 
 #: A processor that flushes denormals reads a smaller float32 as 0.
 _FLUSHED: Final = 2.0**-126
-
-#: Rows and capabilities with a larger norm are not screened: two of them might overflow float32.
-_LARGEST: Final = 2.0**60
 
 #: Beyond, there is no bound: that of a float32 sum would no longer be linear in its length.
 COLUMNS_MAX: Final = 2**20
@@ -40,23 +38,24 @@ _WORTH_FLOOR: Final = 2.0**-800
 
 
 class Rounded(NamedTuple):
-    """Numbers as bf16, and bounds of what they stand for, on the device.
+    """Rows of numbers as bf16, and bounds of what they stand for, on the device.
 
     Attributes
     ----------
     values : Tensor of shape (n, columns), bfloat16
+        At most 1 in size: no sum of products of two such rows overflows.
+    power : Tensor of shape (n,), float64
+        The power of two that each row is worth: v = power · values + e.
     norm : Tensor of shape (n,), float64
-        ‖v‖ + ‖e‖, rounded up, with v = values + e.
+        ‖v‖ + ‖e‖, rounded up.
     error : Tensor of shape (n,), float64
         ‖e‖, rounded up.
-    is_usable : Tensor of shape (n,), bool
-        The bounds are finite and no product can overflow; else the values are 0.
     """
 
     values: Tensor
+    power: Tensor
     norm: Tensor
     error: Tensor
-    is_usable: Tensor
 
 
 def rounded(torch: Any, numbers: Tensor, scale: Tensor, scale_norm: float) -> Rounded:
@@ -71,15 +70,19 @@ def rounded(torch: Any, numbers: Tensor, scale: Tensor, scale_norm: float) -> Ro
         Their Euclidean norm: what flushed denormals may have been worth.
     """
     wide = numbers.to(torch.float64) * scale
-    near = wide.to(torch.bfloat16).masked_fill(wide.abs() < _SMALLEST, 0.0)
+    largest = wide.abs().amax(dim=1)
+    # A number by its own significand is a power of two, exactly.
+    power = torch.where(largest > 0.0, largest / torch.frexp(largest).mantissa, 1.0)
+    wide /= power[:, None]
+    values = wide.to(torch.bfloat16).masked_fill(wide.abs() < _SMALLEST, 0.0)
     flushed = _FLUSHED * scale_norm
-    error = torch.linalg.vector_norm(wide - near.to(torch.float64), dim=1) * _UP + flushed
-    norm = torch.linalg.vector_norm(wide, dim=1) * _UP + error + flushed
-    is_usable = norm < _LARGEST
-    return Rounded(near.masked_fill(~is_usable[:, None], 0.0), norm, error, is_usable)
+    rest = torch.linalg.vector_norm(wide - values.to(torch.float64), dim=1)
+    error = rest * power * _UP + flushed
+    norm = torch.linalg.vector_norm(wide, dim=1) * power * _UP + error + flushed
+    return Rounded(values, power, norm, error)
 
 
-def rounding_of_sums(columns: int) -> tuple[float, float, float]:
+def rounding_of_sums(columns: int) -> tuple[float, float]:
     """What sums of `columns` products can lose on the device and in the law.
 
     Returns
@@ -87,14 +90,12 @@ def rounding_of_sums(columns: int) -> tuple[float, float, float]:
     float32_sum : float
         Relative to ‖x̂‖‖ŵ‖, in any order. A matrix unit adds n products to an accumulator at a time
         (n ≥ 4), each cut off at 2^-23 of the largest, and cuts the sum off again: n + 2 such errors
-        for n products, at most 1.5 · 2^-23 a product. Allowed is 2^-22.
+        for n products, at most 1.5 · 2^-23 a product. Allowed is 2^-22. ∞ where there is no bound.
     law : float
         Relative to ‖x‖‖w‖ + |b| + |h|: the law's own roundings, those of z ± margin in float64.
-    underflow : float
-        Absolute: each product and each sum may lose 2^-126.
     """
     float32_sum = (columns + 16) * 2.0**-22 if columns <= COLUMNS_MAX else math.inf
-    return float32_sum, (columns + 64) * 2.0**-52, (columns + 16) * 2.0**-120
+    return float32_sum, (columns + 64) * 2.0**-52
 
 
 class Worth(NamedTuple):

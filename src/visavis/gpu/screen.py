@@ -28,6 +28,9 @@ PAIR_BYTES: Final = 104
 #: The same for each indicator of a row: three float64 and the bf16.
 INDICATOR_BYTES: Final = 32
 
+#: What a bias and an adjustment may lose where denormals are flushed.
+_FLUSHED: Final = 2.0**-120
+
 #: Weights rounded at a time, in cells: bounds the float64 temporaries to 32 MB each.
 _CHUNK_CELLS: Final = 4_000_000
 
@@ -38,16 +41,14 @@ class Predictors(NamedTuple):
     Attributes
     ----------
     z, margin : Tensor of shape (n_rows, n_capabilities), float64
-        The law's z lies within `margin` of `z`, where the pair is open and the row usable.
+        The law's z lies within `margin` of `z`, where the pair is open.
     is_open : Tensor of shape (n_rows, n_capabilities), bool
         No rule and no adjustment of −inf excludes the pair.
-    is_usable : Tensor of shape (n_rows,), bool
     """
 
     z: Tensor
     margin: Tensor
     is_open: Tensor
-    is_usable: Tensor
 
 
 class Screened(NamedTuple):
@@ -56,7 +57,7 @@ class Screened(NamedTuple):
     Attributes
     ----------
     candidates : kernel.Candidates
-        None, and nothing known beyond them, of rows that the compiled core has to screen.
+        None, and nothing known beyond them, of rows that the compiled core has to screen itself.
     open_count : int
         Pairs that no rule excludes.
     """
@@ -84,16 +85,13 @@ class ScreenOnDevice:
         self._scale_norm = float(np.sqrt((scale * scale).sum()))
         self._column_count = int(weights.shape[1])
         near = self._round_weights(weights, 1.0 / scale)
-        self._weights = near.values
-        float32_sum, law, underflow = rounding_of_sums(columns)
-        torch = device.torch
-        # Of a capability without bounds nothing is known: it is a candidate of everybody.
-        of_norm = near.error + (float32_sum + law) * near.norm
-        self._of_row_norm = torch.where(near.is_usable, of_norm, torch.inf)
-        self._of_row_error = torch.where(near.is_usable, near.norm, 0.0)
+        float32_sum, self._law = rounding_of_sums(columns)
+        self._weights, self._power = near.values, near.power
+        # What a row's norm and its error add to the margin of each capability.
+        self._per_norm = near.error + (float32_sum + self._law) * near.norm
+        self._per_error = near.norm
         self._bias = device.tensor(bias.astype(np.float64))
-        self._of_all = self._bias.abs() * law + underflow
-        self._law = law
+        self._bias_margin = self._bias.abs() * self._law + _FLUSHED
         shared = Link(int(link[0])) if (link == link[0]).all() else None
         self._worth = Worth(
             device.tensor(link.astype(np.uint8)) if shared is None else shared,
@@ -127,14 +125,16 @@ class ScreenOnDevice:
         padding = self._column_count - rows.values.shape[1]
         values = torch.nn.functional.pad(rows.values, (0, padding))
         z = self.device.product(values, self._weights).to(torch.float64)
+        z *= rows.power[:, None]
+        z *= self._power
         z += self._bias
-        margin = torch.outer(rows.norm, self._of_row_norm)
-        margin += torch.outer(rows.error, self._of_row_error)
-        margin += self._of_all
+        margin = torch.outer(rows.norm, self._per_norm)
+        margin += torch.outer(rows.error, self._per_error)
+        margin += self._bias_margin
         is_open = self._open(request)
         if request.history is not None:
             self._adjust(request.history, z, margin, is_open)
-        return Predictors(z, margin, is_open, rows.is_usable)
+        return Predictors(z, margin, is_open)
 
     def _open(self, request: kernel.Request) -> Tensor:
         """Which pairs the rules leave, of shape (n_rows, n_capabilities), bool."""
@@ -184,7 +184,7 @@ class ScreenOnDevice:
         least = self._reached(near, upper, rank).clamp(min=request.ev_min)
         # Strictly below: ties are all verified, for the lower index wins them.
         kept = (upper >= least[:, None]) & near.is_open
-        unknown = ~near.is_usable | (kept.sum(dim=1) > max(CANDIDATES_MAX, 2 * rank))
+        unknown = kept.sum(dim=1) > max(CANDIDATES_MAX, 2 * rank)
         kept &= ~unknown[:, None]
         sizes = host(kept.sum(dim=1), np.int64)
         candidates = kernel.Candidates(
