@@ -117,6 +117,27 @@ def test_more_ranks_than_capabilities() -> None:
         assert (found.opportunity_count == 7).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_caller_s_lower_precision_stays_its_own(dtype: Any) -> None:
+    """Within autocast every product would be rounded to 16 bits, and the first be lost."""
+    rng = np.random.default_rng(0)
+    # bf16 numbers: without errors of their own, margins are those of float32 sums.
+    x = rng.choice([1.0, 1.5], (20, 64)).astype(np.float32)
+    w = rng.choice([1.0, 1.0078125], (3_000, 64)).astype(np.float32)
+    panel = panel_of(w)
+    screen = gpu.GpuScreen(panel, device="cpu")
+    wanted = kernel.match(x, panel, k=3)
+    with torch.autocast("cpu", dtype=dtype):
+        assert torch.mm(torch.ones(2, 2), torch.ones(2, 2)).dtype == dtype
+        assert_same_match(screen.match(x, k=3), wanted)
+        assert_same_match(gpu.match(x, panel, k=3, device="cpu"), wanted)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert_same_match(screen.match(x, k=3), wanted)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_no_customers() -> None:
     panel = kernel.pack(np.ones((2, 3)), [0, 0], value=[1, 1], cost=[0, 0], link="count")
     assert gpu.match(np.zeros((0, 3)), panel, k=4, device="cpu").capability_index.shape == (0, 4)

@@ -78,6 +78,16 @@ class Device:
                 reason = f"torch {self.torch.__version__} finds {count} CUDA devices"
                 raise SetupError(f"{reason}, but {name!r} was asked for")
 
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Keep what a caller has asked of torch for its own work away from the block.
+
+        Within `torch.autocast` a product of float32 would be rounded to 16 bits, bound or no bound.
+        """
+        kind = "cuda" if self.is_cuda else "cpu"
+        with self.torch.no_grad(), self.torch.autocast(kind, enabled=False):
+            yield
+
     def tensor(self, array: npt.NDArray[Any]) -> Tensor:
         """Copy an array to the device; what is read-only here is none of torch's business."""
         return self.torch.tensor(array, device=self.name)

@@ -51,7 +51,8 @@ class GpuScreen:
         self.panel = panel
         self._device = Device(device)
         try:
-            self._screen = ScreenOnDevice(self._device, panel)
+            with self._device.undisturbed():
+                self._screen = ScreenOnDevice(self._device, panel)
         except RuntimeError as error:
             if not self._device.has_no_memory(error):
                 raise
@@ -133,7 +134,8 @@ class GpuScreen:
         limits = part.limits
         rank = part.k if limits == kernel.Limits() else max(_LISTED_PER_RANK * part.k, _LISTED_MIN)
         try:
-            return self._screen.screen(part, min(rank, self.panel.capability_count))
+            with self._device.undisturbed():
+                return self._screen.screen(part, min(rank, self.panel.capability_count))
         except RuntimeError as error:
             if not self._device.has_no_memory(error):
                 raise
