@@ -17,7 +17,7 @@ SANITIZED = LD_PRELOAD="$(foreach library,asan ubsan stdc++,$(shell $(CXX) -prin
   $(CURDIR)/build/asan/trace_pc.so" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
   PYTHONMALLOC=malloc PYTHONPATH="$(CURDIR)/$$(echo build/asan/lib.*)"
 FUZZ_SECONDS ?= 60
-KERNEL_TESTS := $(patsubst %,tests/test_%.py,screen kernel kernel_doors score selfcheck)
+KERNEL_TESTS := $(patsubst %,tests/test_%.py,screen kernel kernel_doors verify score selfcheck)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
 .DEFAULT_GOAL := help
@@ -32,8 +32,8 @@ demo: $(VENV)/.core $(VENV)/.demo ## set up, then match one real data set end to
 test: $(VENV)/.core $(VENV)/.test ## set up, then run the tests (TEST_ARGS=…)
 	@$(BIN)/python -m pytest $(TEST_ARGS)
 
-test-long: $(VENV)/.core $(VENV)/.test ## ten thousand hostile worlds for the screened variants
-	@VISAVIS_EXAMPLES=3500 $(BIN)/python -m pytest tests/test_screen.py
+test-long: $(VENV)/.core $(VENV)/.test ## ten thousand hostile worlds for the screened variants, and for torch's screen
+	@VISAVIS_EXAMPLES=3500 $(BIN)/python -m pytest tests/test_screen.py tests/test_gpu.py
 
 asan: $(VENV)/.core $(VENV)/.test build/asan/trace_pc.so ## the kernel's tests under AddressSanitizer and UBSan
 	@$(SANITIZED) $(BIN)/python -m pytest --capture=sys $(KERNEL_TESTS)

@@ -14,6 +14,10 @@ cdef extern from "kernel.h" namespace "visavis" nogil:
         history_index_out_of_range
         history_not_sorted
         history_not_allowed
+        candidates_pointer_invalid
+        candidates_index_out_of_range
+        candidates_not_sorted
+        candidates_beyond_not_a_number
 
     cdef struct Status:
         Code code
@@ -111,6 +115,16 @@ cdef extern from "kernel.h" namespace "visavis" nogil:
         double* propensity
         int32_t* opportunity_count
 
+    cdef struct CandidatesView:
+        const int64_t* indptr
+        const int32_t* capability_index
+        int64_t entries
+        const double* beyond
+
+    cdef struct VerifyOutput:
+        MatchOutput match
+        uint8_t* is_certain
+
     cdef struct AudienceOutput:
         int64_t k
         const int32_t* capability_index
@@ -131,11 +145,15 @@ cdef extern from "kernel.h" namespace "visavis" nogil:
         const char* (*lacks)() noexcept nogil
         bint screened
         Status (*match)(const Problem&, const Limits&, const MatchOutput&, Stats*) noexcept nogil
+        Status (*verify)(
+            const Problem&, const Limits&, const CandidatesView&, const VerifyOutput&, Stats*
+        ) noexcept nogil
         Status (*audience)(const Problem&, const AudienceOutput&, Stats*) noexcept nogil
         Status (*scores)(const Problem&, const ScoresOutput&) noexcept nogil
 
     int64_t variant_count()
     const Variant* variant_at(int64_t index)
+    Status c_validate "visavis::validate_problem"(const Problem& problem)
     void c_exp "visavis::exp_nonpositive"(const double* y, double* result, int64_t size)
     void c_log1p "visavis::log1p_nonnegative"(const double* x, double* result, int64_t size)
 
@@ -360,6 +378,14 @@ cdef _require_screen(const Variant* chosen, BoundProblem bound):
         raise ValueError("the panel was bound before its screen was built")
 
 
+def validate(BoundProblem bound not None):
+    """The status with which every call would end, or that there is nothing to refuse."""
+    cdef Status status
+    with nogil:
+        status = c_validate(bound.problem)
+    return _status(status)
+
+
 def match(
     int64_t variant,
     BoundProblem bound not None,
@@ -386,6 +412,43 @@ def match(
     with nogil:
         status = chosen.match(bound.problem, c_limits, out, &stats)
     return _status(status), _stats(stats), _nanoseconds(stats)
+
+
+def verify(
+    int64_t variant,
+    BoundProblem bound not None,
+    limits,
+    const int64_t[::1] indptr not None,
+    const int32_t[::1] candidates not None,
+    const double[::1] beyond not None,
+    int32_t[:, ::1] capability_index not None,
+    double[:, ::1] expected_value not None,
+    double[:, ::1] propensity not None,
+    int32_t[::1] opportunity_count not None,
+    uint8_t[::1] is_certain not None,
+):
+    """Fills the five outputs; returns (status, stats over the candidates)."""
+    cdef Limits c_limits
+    cdef CandidatesView given
+    cdef VerifyOutput out
+    cdef Stats stats
+    cdef Status status
+    cdef const Variant* chosen = variant_at(variant)
+    c_limits.product, c_limits.channel, c_limits.family = limits
+    memset(&stats, 0, sizeof(Stats))
+    given.indptr = &indptr[0]
+    given.entries = candidates.shape[0]
+    given.capability_index = &candidates[0] if candidates.shape[0] else NULL
+    given.beyond = &beyond[0]
+    out.match.k = capability_index.shape[1]
+    out.match.capability_index = &capability_index[0, 0]
+    out.match.expected_value = &expected_value[0, 0]
+    out.match.propensity = &propensity[0, 0]
+    out.match.opportunity_count = &opportunity_count[0]
+    out.is_certain = &is_certain[0]
+    with nogil:
+        status = chosen.verify(bound.problem, c_limits, given, out, &stats)
+    return _status(status), _stats(stats)
 
 
 def audience(

@@ -1,4 +1,5 @@
 // The list of variants in this build. Choosing one is the caller's: once per call, by name or best.
+#include "eligible.h"
 #include "kernel.h"
 
 namespace visavis {
@@ -24,5 +25,7 @@ std::int64_t variant_count() {
 }
 
 const Variant* variant_at(std::int64_t index) { return variants[index]; }
+
+Status validate_problem(const Problem& problem) { return validate(problem); }
 
 }  // namespace visavis

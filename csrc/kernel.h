@@ -18,11 +18,15 @@ enum class Link : std::uint8_t { logistic = 0, count = 1, identity = 2 };
 enum class Code : std::int32_t {
   ok = 0,
   out_of_memory = 1,
-  indicator_not_finite = 2,        // row, column
-  history_pointer_invalid = 3,     // row
-  history_index_out_of_range = 4,  // row, column = offset of the entry
-  history_not_sorted = 5,          // row, column = offset of the entry
-  history_not_allowed = 6,         // row, column = offset of the entry: NaN or +inf
+  indicator_not_finite = 2,             // row, column
+  history_pointer_invalid = 3,          // row
+  history_index_out_of_range = 4,       // row, column = offset of the entry
+  history_not_sorted = 5,               // row, column = offset of the entry
+  history_not_allowed = 6,              // row, column = offset of the entry: NaN or +inf
+  candidates_pointer_invalid = 7,       // row
+  candidates_index_out_of_range = 8,    // row, column = offset of the entry
+  candidates_not_sorted = 9,            // row, column = offset of the entry
+  candidates_beyond_not_a_number = 10,  // row
 };
 
 struct Status {
@@ -145,6 +149,21 @@ struct MatchOutput {
   std::int32_t* opportunity_count; // rows
 };
 
+// Pairs that another screen could not exclude, CSR. Every other capability of a row is ineligible or
+// has an expected value strictly below `beyond`: whoever screened has proven it.
+struct CandidatesView {
+  const std::int64_t* indptr;  // rows + 1
+  const std::int32_t* capability_index;
+  std::int64_t entries;
+  const double* beyond;  // rows; −inf = every eligible capability is a candidate
+};
+
+// What is written of a row that is not certain is the beginning of its match.
+struct VerifyOutput {
+  MatchOutput match;
+  std::uint8_t* is_certain;  // rows
+};
+
 struct AudienceOutput {
   std::int64_t k;
   const std::int32_t* capability_index;  // which capabilities, `capability_count` of them
@@ -169,6 +188,9 @@ struct Variant {
   const char* (*lacks)();  // what this processor or system lacks for it; null = supported
   bool screened;           // needs the panel's screen
   Status (*match)(const Problem&, const Limits&, const MatchOutput&, Stats*);
+  // Stats over the candidates.
+  Status (*verify)(const Problem&, const Limits&, const CandidatesView&, const VerifyOutput&,
+                   Stats*);
   Status (*audience)(const Problem&, const AudienceOutput&, Stats*);
   Status (*scores)(const Problem&, const ScoresOutput&);
 };
@@ -184,6 +206,9 @@ extern const Variant variant_amx_emulated;  // its tile unit in plain C++: for t
 // dispatch.cpp: every variant in this build, best last.
 std::int64_t variant_count();
 const Variant* variant_at(std::int64_t index);
+
+// dispatch.cpp: the first row of a problem that every call would refuse, if there is one.
+Status validate_problem(const Problem& problem);
 
 // elementary.cpp: the law's own exp (y ≤ 0) and log1p (x ≥ 0) over arrays.
 void exp_nonpositive(const double* y, double* result, std::int64_t size);

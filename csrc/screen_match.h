@@ -15,6 +15,7 @@
 #include "exhaustive_inl.h"
 #include "greedy.h"
 #include "kernel.h"
+#include "predictors.h"
 #include "score.h"
 #include "screen_history.h"
 #include "screen_rows.h"
@@ -558,33 +559,14 @@ class MatchScreener {
 
   // z of every candidate, into predictor_.
   void find_predictors(std::int64_t r) {
-    const Pool candidates = pool(r);
-    const std::int64_t count = search_[r].count;
-    widen_row(problem_.indicators, rows_.first() + r, panel_.padded_columns, wide_.get());
-    // Four at a time, for a dot alone waits for its own additions; the last one fills up.
-    constexpr std::int64_t together = 4;
-    constexpr std::int64_t ahead = 8;
-    for (std::int64_t n = 0; n < smaller(ahead, count); ++n) {
-      prefetch(weights_at(candidates.place[n]));
-    }
-    for (std::int64_t n = 0; n < count; n += together) {
-      const float* w[together];
-      double sum[together];
-      for (std::int64_t i = 0; i < together; ++i) {
-        if (n + i + ahead < count) prefetch(weights_at(candidates.place[n + i + ahead]));
-        w[i] = weights_at(candidates.place[smaller(n + i, count - 1)]);
-      }
-      Traits::dots(wide_.get(), w, panel_.padded_columns, sum);
-      for (std::int64_t i = 0; i < smaller(together, count - n); ++i) {
-        const std::int64_t j = screen_.capability[candidates.place[n + i]];
-        const float h = adjustment_of(problem_.history, rows_.first() + r, j);
-        predictor_[n + i] = (sum[i] + static_cast<double>(panel_.bias[j])) + static_cast<double>(h);
-      }
-    }
-  }
-
-  const float* weights_at(std::int32_t place) const {
-    return panel_.weights + screen_.capability[place] * panel_.padded_columns;
+    const std::int32_t* const place = pool(r).place;
+    const std::int64_t row = rows_.first() + r;
+    widen_row(problem_.indicators, row, panel_.padded_columns, wide_.get());
+    exact_predictors<Traits>(
+        panel_, wide_.get(), search_[r].count,
+        [&](std::int64_t n) { return screen_.capability[place[n]]; },
+        [&](std::int64_t, std::int64_t j) { return adjustment_of(problem_.history, row, j); },
+        predictor_.get());
   }
 
   // With one link, value and cost, exact z alone tell most candidates from the first K′. Of those that
@@ -605,10 +587,6 @@ class MatchScreener {
       kept += taken ? 1 : 0;
     }
     search.count = kept;
-  }
-
-  void prefetch(const float* weights) const {
-    for (std::int64_t d = 0; d < panel_.padded_columns; d += 16) __builtin_prefetch(weights + d);
   }
 
   const Problem& problem_;

@@ -6,6 +6,7 @@
 #include "primitives_avx512.h"
 #include "screen_audience.h"
 #include "screen_match.h"
+#include "verify.h"
 
 namespace visavis {
 namespace {

@@ -8,8 +8,8 @@
 namespace visavis {
 
 const Variant variant_amx = {
-    "amx", lacks_amx, true, screened_match<Tiles<TileUnit>>, screened_audience<Tiles<TileUnit>>,
-    exhaustive_scores,
+    "amx", lacks_amx, true, screened_match<Tiles<TileUnit>>, verified_match<Tiles<TileUnit>>,
+    screened_audience<Tiles<TileUnit>>, exhaustive_scores,
 };
 
 }  // namespace visavis

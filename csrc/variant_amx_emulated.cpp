@@ -9,7 +9,7 @@ namespace visavis {
 
 const Variant variant_amx_emulated = {
     "amx_emulated", lacks_avx512, true, screened_match<Tiles<TileUnit>>,
-    screened_audience<Tiles<TileUnit>>, exhaustive_scores,
+    verified_match<Tiles<TileUnit>>, screened_audience<Tiles<TileUnit>>, exhaustive_scores,
 };
 
 }  // namespace visavis

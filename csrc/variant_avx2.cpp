@@ -5,6 +5,7 @@
 #include "kernel.h"
 #include "screen_audience.h"
 #include "screen_match.h"
+#include "verify.h"
 
 namespace visavis {
 namespace {
@@ -117,7 +118,7 @@ struct Avx2 {
 }  // namespace
 
 const Variant variant_avx2 = {
-    "avx2", lacks_avx2, true, screened_match<Avx2>, screened_audience<Avx2>,
+    "avx2", lacks_avx2, true, screened_match<Avx2>, verified_match<Avx2>, screened_audience<Avx2>,
     exhaustive_scores,
 };
 

@@ -6,6 +6,7 @@
 #include "primitives_avx512.h"
 #include "screen_audience.h"
 #include "screen_match.h"
+#include "verify.h"
 
 namespace visavis {
 namespace {
@@ -65,8 +66,8 @@ struct Avx512 : Avx512Primitives {
 }  // namespace
 
 const Variant variant_avx512 = {
-    "avx512", lacks_avx512, true, screened_match<Avx512>, screened_audience<Avx512>,
-    exhaustive_scores,
+    "avx512", lacks_avx512, true, screened_match<Avx512>, verified_match<Avx512>,
+    screened_audience<Avx512>, exhaustive_scores,
 };
 
 }  // namespace visavis

@@ -1,4 +1,7 @@
-"""What test_company.py runs in a process of its own: `python company.py SCENE VARIANT …`."""
+"""What test_company.py and test_beside_torch.py run in a process of its own.
+
+`python company.py SCENE VARIANT …`, by `play`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import ctypes
 import hashlib
 import mmap
 import os
+import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
@@ -17,6 +21,13 @@ import numpy as np
 from visavis import kernel
 
 ROWS, CAPABILITIES, COLUMNS = 200, 700, 37
+
+
+def play(*scene: str) -> None:
+    """Run a scene in a process of its own, where it must end well."""
+    command = [sys.executable, "-X", "faulthandler", __file__, *scene]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 def arguments(seed: int = 0) -> tuple[Any, Any, dict[str, Any]]:
@@ -67,6 +78,49 @@ def threads(variant: str) -> None:
 
     with ThreadPoolExecutor(16) as pool:
         assert all(pool.map(work, range(64)))
+
+
+def denormal_arguments() -> tuple[Any, Any, dict[str, Any]]:
+    """Indicators that a processor may read as 0, and expected values that show it."""
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((ROWS, COLUMNS)) * 1e-41).astype(np.float32)
+    w = rng.standard_normal((CAPABILITIES, COLUMNS)).astype(np.float32)
+    one, zero = np.ones(CAPABILITIES), np.zeros(CAPABILITIES)
+    return x, kernel.pack(w, zero, value=one, cost=zero, link="identity"), {"ev_min": None}
+
+
+def beside_torch(variant: str) -> None:
+    """Threads that match and multiply on torch, which flushes denormals every other time.
+
+    The bytes of a match do not depend on it, in the kernel as behind torch's screen, and torch
+    finds its own setting as it was and its sums untouched.
+    """
+    import torch
+
+    from visavis import gpu
+
+    worlds = [*(arguments(seed) for seed in range(2)), denormal_arguments()]
+    wanted = [digest("portable", *world) for world in worlds]
+    screens = [gpu.GpuScreen(panel, device="cpu") for _, panel, _ in worlds]
+    listed = [kernel.match(x, panel, k=7, **asked) for x, panel, asked in worlds]
+    # Whole numbers add up exactly in any order.
+    left, right = (torch.randint(-8, 9, (300, 300)).float() for _ in range(2))
+    product = (left.long() @ right.long()).float()
+    tiny = torch.full((64,), 1e-41)
+
+    def work(turn: int) -> bool:
+        flushes = turn % 2 == 0
+        assert torch.set_flush_denormal(flushes)
+        x, panel, asked = worlds[turn % 3]
+        same = digest(variant, x, panel, asked) == wanted[turn % 3]
+        found = screens[turn % 3].match(x, k=7, variant=variant, **asked)
+        same &= found.capability_index.tobytes() == listed[turn % 3].capability_index.tobytes()
+        same &= found.expected_value.tobytes() == listed[turn % 3].expected_value.tobytes()
+        unflushed = ((tiny * 1.0).view(torch.int32) != 0).all()
+        return same and bool((left @ right == product).all()) and bool(unflushed) != flushes
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(48)))
 
 
 def children(variant: str, method: str) -> None:
@@ -133,4 +187,5 @@ def guarded(variant: str) -> None:
 
 
 if __name__ == "__main__":
-    {"threads": threads, "children": children, "guarded": guarded}[sys.argv[1]](*sys.argv[2:])
+    scenes = {each.__name__: each for each in (threads, children, guarded, beside_torch)}
+    scenes[sys.argv[1]](*sys.argv[2:])

@@ -5,23 +5,12 @@ Each scene is a process of its own, because what it provokes would end this one.
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
+from company import play
 from visavis import kernel
 
 RUNNABLE = [name for name, variant in kernel.built_variants().items() if variant.lacks is None]
-
-
-def play(*scene: str) -> None:
-    command = [sys.executable, "-X", "faulthandler", Path(__file__).with_name("company.py")]
-    ended = subprocess.run(
-        [*command, *scene], capture_output=True, text=True, timeout=300, check=False
-    )
-    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.parametrize("variant", RUNNABLE)

@@ -28,6 +28,7 @@ LAYERS = [
     "rescore",
     "schedule",
     "engine",
+    "gpu",
     "eligibility",
     "rules",
     "policy",

@@ -50,6 +50,7 @@ class BoundProblem:
         block_capabilities: int,
     ) -> None: ...
 
+def validate(bound: BoundProblem) -> tuple[int, int, int]: ...
 def match(
     variant: int,
     bound: BoundProblem,
@@ -59,6 +60,19 @@ def match(
     propensity: npt.NDArray[np.float64],
     opportunity_count: npt.NDArray[np.int32],
 ) -> tuple[tuple[int, int, int], dict[str, int], dict[str, int]]: ...
+def verify(
+    variant: int,
+    bound: BoundProblem,
+    limits: tuple[int, int, int],
+    indptr: npt.NDArray[np.int64],
+    candidates: npt.NDArray[np.int32],
+    beyond: npt.NDArray[np.float64],
+    capability_index: npt.NDArray[np.int32],
+    expected_value: npt.NDArray[np.float64],
+    propensity: npt.NDArray[np.float64],
+    opportunity_count: npt.NDArray[np.int32],
+    is_certain: npt.NDArray[np.uint8],
+) -> tuple[tuple[int, int, int], dict[str, int]]: ...
 def audience(
     variant: int,
     bound: BoundProblem,

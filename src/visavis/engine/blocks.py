@@ -1,4 +1,4 @@
-"""Blocks of customers over threads, and the part of a history that belongs to a block."""
+"""Blocks of customers over threads, and the adjustments of some pairs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from visavis import kernel
 from visavis.errors import InputError
+from visavis.kernel.request import history_of, rows_of
 
 __all__ = ["Progress", "adjustments_of", "check_count", "history_of", "over_blocks", "rows_of"]
 
@@ -21,7 +22,6 @@ BLOCK_ROWS: Final = 4_096
 Progress = Callable[[int, int], None]
 
 T = TypeVar("T")
-Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def over_blocks(
@@ -60,25 +60,6 @@ def check_count(value: object, field: str, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise InputError(f"must be an integer, at least {least}, got {value!r}", field=field)
     return int(value)
-
-
-def rows_of(array: npt.NDArray[Scalar], rows: npt.NDArray[np.int64]) -> npt.NDArray[Scalar]:
-    """Some rows of an array; neighbours, the usual case, without a copy."""
-    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
-        return array[rows[0] : rows[-1] + 1]
-    return array[rows]
-
-
-def history_of(history: kernel.History, rows: npt.NDArray[np.int64]) -> kernel.History:
-    """The adjustments of some rows, in their order."""
-    begin, end = history.indptr[rows], history.indptr[rows + 1]
-    if len(rows) and np.array_equal(begin[1:], end[:-1]):
-        # Neighbouring rows need no copy of the entries.
-        return kernel.History(np.append(begin, end[-1]), *history[1:])
-    sizes = end - begin
-    indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    entries = np.arange(indptr[-1]) + np.repeat(begin - indptr[:-1], sizes)
-    return kernel.History(indptr, history.capability_index[entries], history.adjustment[entries])
 
 
 def adjustments_of(

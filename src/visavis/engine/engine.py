@@ -6,14 +6,14 @@ import copy
 import os
 from collections.abc import Callable, Sequence
 from datetime import date
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from visavis import kernel
+from visavis import gpu, kernel
 from visavis.base import Base
 from visavis.catalog import Catalog
 from visavis.domain import CUSTOMER_ID, OBJECTED, Link, parse_date
@@ -52,6 +52,9 @@ class Engine:
         Default: the processors that this process may use.
     variant : str, optional
         See `kernel.choose_variant`.
+    device : str, optional
+        Where `match` screens, by `visavis.gpu`: ``cuda``, ``cuda:N`` or, for tests, ``cpu``.
+        Default: in the kernel. No result depends on it.
     is_part : bool
         The base holds some customers of a larger one, so that excluded customers may be elsewhere.
 
@@ -59,6 +62,8 @@ class Engine:
     ------
     InputError
         If the three do not fit together, naming the capability and the column.
+    SetupError
+        If torch, which a device needs, is not installed or does not find it.
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class Engine:
         as_of: date | str | None = None,
         threads: int | None = None,
         variant: str | None = None,
+        device: str | None = None,
         is_part: bool = False,
     ) -> None:
         for given, wanted, name in (
@@ -95,6 +101,7 @@ class Engine:
         if self.threads > THREADS_MAX:
             raise LimitError(f"must be at most {THREADS_MAX}, got {threads}", field="threads")
         self.variant = kernel.choose_variant(variant)
+        self.device = None if device is None else gpu.check_device(device)
         self.gates = Gates.compile(catalog, policy, base.attributes.schema)
         #: The catalog's weights in the order of the base's indicators, (m, d) float32.
         self.weights = catalog.aligned_weights(base.indicator_names)
@@ -138,9 +145,14 @@ class Engine:
             plane_index=self.gates.groups(self.as_of)[chosen],
         )
 
+    @cached_property
+    def screen(self) -> gpu.GpuScreen | None:
+        """The panel on the device that screens; None where the kernel does."""
+        return None if self.device is None else gpu.GpuScreen(self.panel, device=self.device)
+
     def prepare(self) -> None:
         """Compute what matches share; a match would, but one that is timed should not."""
-        if kernel.built_variants()[self.variant].is_screened:
+        if kernel.built_variants()[self.variant].is_screened and self.screen is None:
             self.panel.prepare()
         for prepared in (self.panel, self.eligibility, self.history):
             assert prepared is not None  # noqa: S101 (reading the property is what computes it)
@@ -199,11 +211,14 @@ class Engine:
             Ascending rows, of `self.customer_index`.
         progress : callable, optional
         """
-        panel, ev_min, policy = self.panel, self.policy.ev_min, self.policy
+        ev_min, policy = self.policy.ev_min, self.policy
+        # Read before threads begin: each would make its own.
+        matching: Callable[..., kernel.MatchResult] = partial(kernel.match, panel=self.panel)
+        if self.screen is not None:
+            matching = self.screen.match
         blocks = self._over_blocks(
-            lambda rows, eligible, history: kernel.match(
+            lambda rows, eligible, history: matching(
                 rows_of(self.base.indicators, rows),
-                panel,
                 k=policy.k,
                 eligible=eligible,
                 history=history,
@@ -385,10 +400,13 @@ def match(
     as_of: date | str | None = None,
     threads: int | None = None,
     variant: str | None = None,
+    device: str | None = None,
     progress: Progress | None = None,
 ) -> Matches:
     """Match every customer against every capability; see `Engine`."""
-    engine = Engine(base, catalog, policy, as_of=as_of, threads=threads, variant=variant)
+    engine = Engine(
+        base, catalog, policy, as_of=as_of, threads=threads, variant=variant, device=device
+    )
     return engine.match(progress=progress)
 
 

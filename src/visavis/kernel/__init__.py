@@ -6,11 +6,14 @@
     indicators ────────────────────────────────────────► match()    ──► MatchResult
     eligible, history, limits, ev_min ─────────────────► audience() ──► AudienceResult
                                                          scores()   ──► ScoresResult
+    Candidates, from a screen elsewhere ───────────────► verify()   ──► MatchResult, certain or not
 
     calls.py       the calls
+    elementary.py  exp and log1p of the law over arrays
     screen.py      the catalog once more, quantised for screening
     types.py       what goes in and what comes out
-    arguments.py   the doors
+    request.py     what a call is asked, through the doors and for some rows only
+    arguments.py   the doors of single arguments
     variant.py     which compiled form runs
 
 What a score is, to the bit, is said in docs/score.md. A call runs on one thread and releases the
@@ -22,16 +25,18 @@ from typing import Final
 
 from visavis.kernel.calls import (
     DENSE_PAIRS_MAX,
-    RESULT_CELLS_MAX,
     audience,
-    exp,
-    log1p,
+    checked,
     match,
     pack,
     scores,
+    verify,
 )
+from visavis.kernel.elementary import exp, log1p
+from visavis.kernel.request import RESULT_CELLS_MAX, Request
 from visavis.kernel.types import (
     AudienceResult,
+    Candidates,
     Eligibility,
     History,
     Limits,
@@ -55,15 +60,18 @@ __all__ = [
     "DENSE_PAIRS_MAX",
     "RESULT_CELLS_MAX",
     "AudienceResult",
+    "Candidates",
     "Eligibility",
     "History",
     "Limits",
     "MatchResult",
     "Panel",
+    "Request",
     "ScoresResult",
     "Variant",
     "audience",
     "built_variants",
+    "checked",
     "choose_variant",
     "exp",
     "log1p",
@@ -72,4 +80,5 @@ __all__ = [
     "processor_features",
     "scores",
     "variants",
+    "verify",
 ]

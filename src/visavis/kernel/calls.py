@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from visavis import _kernel
 from visavis.domain import MAGNITUDE_MAX
-from visavis.errors import InputError, LimitError, SchemaError
+from visavis.errors import InputError, LimitError
 from visavis.kernel.arguments import (
-    any_array,
     as_array,
-    as_not_negative,
     as_number,
     as_parts,
     as_positive,
@@ -25,13 +23,14 @@ from visavis.kernel.arguments import (
     refuse_where,
     require,
 )
+from visavis.kernel.request import RESULT_CELLS_MAX, Request, bound, request_of
 from visavis.kernel.types import (
     AudienceResult,
+    Candidates,
     Eligibility,
     Float32,
     Float64,
     History,
-    Int32,
     Limits,
     MatchResult,
     Panel,
@@ -39,14 +38,10 @@ from visavis.kernel.types import (
 )
 from visavis.kernel.variant import Variant, chosen_variant
 
-__all__ = ["audience", "exp", "log1p", "match", "pack", "scores"]
+__all__ = ["audience", "checked", "empty_match", "match", "pack", "scores", "verify"]
 
 #: Upper bound of customers × capabilities in one call of `scores`: 2^26 pairs fill 1.5 GiB.
 DENSE_PAIRS_MAX: Final = 2**26
-
-#: Upper bound of rows × k in one result: 2^28 cells fill 5 GiB, and a mistyped k must not take the
-#: machine's memory.
-RESULT_CELLS_MAX: Final = 2**28
 
 #: Columns are padded to a multiple of the eight partial sums of a dot product.
 LANE_COUNT: Final = 8
@@ -57,56 +52,14 @@ _STATUS_REASON: Final = {
     4: ("history.capability_index", "is out of range"),
     5: ("history.capability_index", "must ascend within a row, without duplicates"),
     6: ("history.adjustment", "must be finite or −inf"),
+    7: ("candidates.indptr", "must ascend within the number of entries"),
+    8: ("candidates.capability_index", "is out of range"),
+    9: ("candidates.capability_index", "must ascend within a row, without duplicates"),
+    10: ("candidates.beyond", "must not be NaN"),
 }
 
 _STATS: Final = ("skipped_by_rule", "skipped_by_bound", "screened", "verified", "rescreens")
 _STAGES: Final = ("quantise", "history", "screen", "verify", "walk")
-
-
-def exp(y: npt.ArrayLike) -> Float64:
-    """e^y for y ≤ 0, the same bits on every processor; 0 below −708.
-
-    Parameters
-    ----------
-    y : array_like of float64
-        Not positive, no NaN.
-
-    Returns
-    -------
-    ndarray of float64, of the shape of `y`
-        Within 1 ulp.
-    """
-    return _elementary(y, _kernel.exp_nonpositive, "y", -math.inf, 0.0)
-
-
-def log1p(x: npt.ArrayLike) -> Float64:
-    """log(1 + x) for x ≥ 0, the same bits on every processor.
-
-    Parameters
-    ----------
-    x : array_like of float64
-        Finite, not negative.
-
-    Returns
-    -------
-    ndarray of float64, of the shape of `x`
-        Within 1 ulp up to x = 1, within 2 ulp beyond.
-    """
-    return _elementary(x, _kernel.log1p_nonnegative, "x", 0.0, np.finfo(np.float64).max)
-
-
-def _elementary(
-    argument: npt.ArrayLike, function: Any, name: str, low: float, high: float
-) -> Float64:
-    values = any_array(argument, name)
-    flat = as_array(values.reshape(-1), np.float64, name, ndim=1)
-    wrong = ~((flat >= low) & (flat <= high))
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise InputError(f"must lie in [{low}, {high}], got {flat[row]}", field=name, row=row)
-    result = np.empty_like(flat)
-    function(flat, result)
-    return result.reshape(values.shape)
 
 
 def pack(
@@ -229,38 +182,144 @@ def match(
         Naming the argument and the row.
     """
     chosen = _screening(variant, panel)
-    x, bound = _bind(indicators, panel, eligible, history, ev_min, block)
-    size = as_positive(k, "k")
-    if len(x) * size > RESULT_CELLS_MAX:
-        raise LimitError(f"{len(x)} customers × {size} ranks exceed 2^28: ask for less", field="k")
-    limits = Limits() if limits is None else limits
-    require(limits, Limits, "limits", "Limits")
-    product, channel, family = (
-        0 if limit is None else as_positive(limit, f"limits.{name}")
-        for name, limit in limits._asdict().items()
+    request = request_of(
+        indicators,
+        panel,
+        k=k,
+        eligible=eligible,
+        history=history,
+        limits=limits,
+        ev_min=ev_min,
     )
-    result = MatchResult(
-        np.empty((len(x), size), dtype=np.int32),
-        np.empty((len(x), size), dtype=np.float64),
-        np.empty((len(x), size), dtype=np.float64),
-        np.empty(len(x), dtype=np.int32),
-        dict.fromkeys(_STATS, 0),
-        dict.fromkeys(_STAGES, 0),
-    )
-    if len(x):
+    problem = bound(request, panel, block)
+    result = empty_match(request.customer_count, request.k)
+    if request.customer_count:
         status, stats, nanoseconds = _kernel.match(
             chosen.index,
-            bound,
-            (product, channel, family),
+            problem,
+            _limit_numbers(request.limits),
             result.capability_index,
             result.expected_value,
             result.propensity,
             result.opportunity_count,
         )
-        check_status(status, x)
+        check_status(status, request.indicators)
         result.stats.update(stats)
         result.nanoseconds.update(nanoseconds)
     return result
+
+
+def checked(
+    indicators: npt.ArrayLike,
+    panel: Panel,
+    *,
+    k: int,
+    eligible: npt.NDArray[np.bool_] | Eligibility | None = None,
+    history: History | None = None,
+    limits: Limits | None = None,
+    ev_min: float | None = 0.0,
+) -> Request:
+    """The arguments of a match, of which `match` would refuse nothing.
+
+    For whoever screens elsewhere, where a wrong index is no error but a crash.
+
+    Parameters
+    ----------
+    indicators, panel, k, eligible, history, limits, ev_min
+        As in `match`.
+
+    Returns
+    -------
+    Request
+
+    Raises
+    ------
+    InputError
+        As `match` would.
+    """
+    request = request_of(
+        indicators,
+        panel,
+        k=k,
+        eligible=eligible,
+        history=history,
+        limits=limits,
+        ev_min=ev_min,
+    )
+    problem = bound(request, panel)
+    if request.customer_count:
+        check_status(_kernel.validate(problem), request.indicators)
+    return request
+
+
+def verify(
+    indicators: npt.ArrayLike,
+    panel: Panel,
+    candidates: Candidates,
+    *,
+    k: int,
+    eligible: npt.NDArray[np.bool_] | Eligibility | None = None,
+    history: History | None = None,
+    limits: Limits | None = None,
+    ev_min: float | None = 0.0,
+    variant: str | None = None,
+) -> tuple[MatchResult, npt.NDArray[np.bool_]]:
+    """The match of every customer among candidates, exactly, and whether it is the match.
+
+    Parameters
+    ----------
+    indicators, panel, k, eligible, history, limits, ev_min, variant
+        As in `match`.
+    candidates : Candidates
+        What a screen left, and what it has proven of the rest; it is believed.
+
+    Returns
+    -------
+    result : MatchResult
+        Each row is the beginning of what `match` finds. ``stats`` count the candidates.
+    is_certain : ndarray of shape (n_customers,), bool
+        The row is what `match` finds: it reaches k, or no other capability could follow.
+
+    Raises
+    ------
+    InputError
+        Naming the argument and the row.
+    """
+    chosen = chosen_variant(variant)
+    request = request_of(
+        indicators,
+        panel,
+        k=k,
+        eligible=eligible,
+        history=history,
+        limits=limits,
+        ev_min=ev_min,
+    )
+    problem = bound(request, panel)
+    count = request.customer_count
+    given = Candidates(*as_parts(candidates, "candidates", ", ".join(Candidates._fields)))
+    indptr = as_vector(given.indptr, np.int64, "candidates.indptr", count + 1)
+    index = as_array(given.capability_index, np.int32, "candidates.capability_index", ndim=1)
+    beyond = as_vector(given.beyond, np.float64, "candidates.beyond", count)
+    result = empty_match(count, request.k)
+    is_certain = np.zeros(count, dtype=np.uint8)
+    if count:
+        status, stats = _kernel.verify(
+            chosen.index,
+            problem,
+            _limit_numbers(request.limits),
+            indptr,
+            index,
+            beyond,
+            result.capability_index,
+            result.expected_value,
+            result.propensity,
+            result.opportunity_count,
+            is_certain,
+        )
+        check_status(status, request.indicators)
+        result.stats.update(stats)
+    return result, is_certain.view(np.bool_)
 
 
 def audience(
@@ -293,7 +352,8 @@ def audience(
     AudienceResult
     """
     chosen = _screening(variant, panel)
-    x, bound = _bind(indicators, panel, eligible, history, None, block)
+    request = request_of(indicators, panel, eligible=eligible, history=history)
+    problem, x = bound(request, panel, block), request.indicators
     size = min(as_positive(k, "k"), max(1, len(x)))
     asked = as_array(capability_index, np.int32, "capability_index", ndim=1)
     if not len(asked):
@@ -318,7 +378,7 @@ def audience(
     if len(x):
         status, stats, nanoseconds = _kernel.audience(
             chosen.index,
-            bound,
+            problem,
             asked,
             least,
             result.customer_index,
@@ -348,7 +408,8 @@ def scores(
         If customers × capabilities exceed 2^26: ask for fewer rows at a time.
     """
     chosen = chosen_variant(variant)
-    x, bound = _bind(indicators, panel, None, history, None, block)
+    request = request_of(indicators, panel, history=history)
+    problem, x = bound(request, panel, block), request.indicators
     shape = (len(x), panel.capability_count)
     if shape[0] * shape[1] > DENSE_PAIRS_MAX:
         rows = max(1, DENSE_PAIRS_MAX // shape[1])
@@ -361,7 +422,7 @@ def scores(
         check_status(
             _kernel.scores(
                 chosen.index,
-                bound,
+                problem,
                 result.linear_predictor,
                 result.expected_value,
                 result.propensity,
@@ -390,81 +451,21 @@ def _least_of_each(ev_min: float | npt.ArrayLike | None, count: int) -> Float64:
     return least
 
 
-def _bind(
-    indicators: npt.ArrayLike,
-    panel: Panel,
-    eligible: npt.NDArray[np.bool_] | Eligibility | None,
-    history: History | None,
-    ev_min: float | None,
-    block: tuple[int, int],
-) -> tuple[Float32, _kernel.BoundProblem]:
-    """Check every argument that the calls share and bind them; NaN and ±inf are found below."""
-    require(panel, Panel, "panel", "made by pack")
-    x = as_array(indicators, np.float32, "indicators", ndim=2)
-    if x.shape[1] != panel.indicator_count:
-        raise SchemaError(
-            f"must have the panel's {panel.indicator_count} columns, got {x.shape[1]}",
-            field="indicators",
-        )
-    least = -math.inf if ev_min is None else as_number(ev_min, "ev_min")
-    dense, planes, plane_index = _eligibility(eligible, len(x), panel.capability_count)
-    indptr = capability_index = adjustment = None
-    if history is not None:
-        history = History(*as_parts(history, "history", ", ".join(History._fields)))
-        indptr = as_vector(history.indptr, np.int64, "history.indptr", len(x) + 1)
-        capability_index = as_array(
-            history.capability_index, np.int32, "history.capability_index", ndim=1
-        )
-        adjustment = as_vector(
-            history.adjustment, np.float32, "history.adjustment", len(capability_index)
-        )
-        if indptr[0] < 0 or indptr[-1] > len(capability_index):
-            reason = f"must lie in [0, {len(capability_index)}], the number of entries"
-            raise InputError(reason, field="history.indptr")
-    rows, width = (
-        as_not_negative(size, "block") for size in as_parts(block, "block", "rows, capabilities")
-    )
-    return x, _kernel.BoundProblem(
-        x,
-        panel.packed,
-        dense,
-        planes,
-        plane_index,
-        indptr,
-        capability_index,
-        adjustment,
-        least,
-        rows,
-        width,
+def empty_match(rows: int, k: int) -> MatchResult:
+    """Places for a result, with nothing in them."""
+    return MatchResult(
+        np.empty((rows, k), dtype=np.int32),
+        np.empty((rows, k), dtype=np.float64),
+        np.empty((rows, k), dtype=np.float64),
+        np.empty(rows, dtype=np.int32),
+        dict.fromkeys(_STATS, 0),
+        dict.fromkeys(_STAGES, 0),
     )
 
 
-def _eligibility(
-    eligible: npt.NDArray[np.bool_] | Eligibility | None, rows: int, capabilities: int
-) -> tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.uint64] | None, Int32 | None]:
-    if eligible is None:
-        return None, None, None
-    if not isinstance(eligible, Eligibility):
-        dense = any_array(eligible, "eligible")
-        if dense.dtype != np.bool_ or dense.shape != (rows, capabilities):
-            raise SchemaError(
-                f"must be bool of shape ({rows}, {capabilities}), "
-                f"got {dense.dtype} of shape {dense.shape}",
-                field="eligible",
-            )
-        return np.ascontiguousarray(dense).view(np.uint8), None, None
-    planes = as_array(eligible.planes, np.uint64, "eligible.planes", ndim=2)
-    if len(planes) != rows:
-        raise SchemaError(f"must have {rows} rows, got {len(planes)}", field="eligible.planes")
-    plane_index = as_vector(eligible.plane_index, np.int32, "eligible.plane_index", capabilities)
-    bits = planes.shape[1] * 64
-    refuse_where(
-        (plane_index < -1) | (plane_index >= bits),
-        "eligible.plane_index",
-        f"must lie in [−1, {bits})",
-        plane_index,
-    )
-    return None, planes, plane_index
+def _limit_numbers(limits: Limits) -> tuple[int, int, int]:
+    """As the compiled core counts: 0 = no limit."""
+    return limits.product or 0, limits.channel or 0, limits.family or 0
 
 
 def check_status(status: tuple[int, int, int], indicators: Float32) -> None:

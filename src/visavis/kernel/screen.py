@@ -24,7 +24,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BLOCK_CAPABILITIES", "Screen", "build_screen"]
+__all__ = ["BLOCK_CAPABILITIES", "Screen", "build_screen", "column_scale_of"]
 
 #: Capabilities of a block: four vectors of 16 numbers, and one mask of 64 bits.
 BLOCK_CAPABILITIES: Final = 64
@@ -133,7 +133,7 @@ def build_screen(
         The eligibility plane of each; default: one for all.
     """
     count = len(weights)
-    column_scale = _column_scale(weights, indicator_scale)
+    column_scale = column_scale_of(weights, indicator_scale)
     strength = _norms(weights, column_scale)
     groups = _groups(link, plane_index)
     capability = _order(groups, value, cost, bias, strength)
@@ -166,7 +166,7 @@ def build_screen(
     )
 
 
-def _column_scale(weights: Float32, indicator_scale: Float32 | None) -> Float32:
+def column_scale_of(weights: Float32, indicator_scale: Float32 | None) -> Float32:
     """Powers of two that make indicators and weights of a column about equally large.
 
     A bound adds ‖x‖·‖e_w‖ and ‖e_x‖·‖w‖; it is smallest where each column's share of both norms is

@@ -14,6 +14,7 @@ from visavis.kernel.screen import build_screen
 
 __all__ = [
     "AudienceResult",
+    "Candidates",
     "Eligibility",
     "Float32",
     "Float64",
@@ -61,6 +62,24 @@ class History(NamedTuple):
     indptr: Int64
     capability_index: Int32
     adjustment: Float32
+
+
+class Candidates(NamedTuple):
+    """Pairs that a screen of one's own could not exclude, in CSR form, for `verify`.
+
+    Attributes
+    ----------
+    indptr : ndarray of shape (n_customers + 1,), int64
+    capability_index : ndarray of shape (n_candidates,), int32
+        Ascending within a row, without duplicates.
+    beyond : ndarray of shape (n_customers,), float64
+        What the screen has proven: every other capability of the customer is ineligible or has an
+        expected value strictly below it. −inf: all eligible ones are candidates; +inf: nothing.
+    """
+
+    indptr: Int64
+    capability_index: Int32
+    beyond: Float64
 
 
 class Limits(NamedTuple):

@@ -130,6 +130,7 @@ class MatchPart:
                     as_of=self.as_of,
                     threads=self.threads,
                     variant=self.variant,
+                    device=self.device,
                     is_part=True,
                 )
                 head.prepare()
