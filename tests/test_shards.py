@@ -94,10 +94,14 @@ def cluster() -> Iterator[Any]:
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)
         import ray
+        from ray._private.authentication.authentication_token_setup import (
+            ensure_token_if_auth_enabled,
+        )
         from ray.cluster_utils import Cluster
 
+        # The token of this account: Ray keeps what it has once read, for other modules too.
+        ensure_token_if_auth_enabled(create_token_if_missing=True)
         head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False}
         cluster = Cluster(True, head_node_args=head | {"_system_config": QUICK_TO_NOTICE})
         options = {"log_to_driver": False, "configure_logging": False}
