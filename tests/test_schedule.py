@@ -243,6 +243,31 @@ def test_what_is_longest_in_flight_goes_to_idle_workers_once_more() -> None:
     assert len(world.log) == 8
 
 
+def test_a_copy_that_dies_leaves_the_part_to_the_other_and_no_third_is_issued() -> None:
+    script = {
+        "a": [Fate(40.0, receipt_of(0))],
+        "b": [Fate(1.0, receipt_of(1)), Fate(10.0, None)],
+        "c": [Fate(0.5, receipt_of(2))],
+    }
+    world = World(scripted(script), ["a", "b", "c"])
+    outcome, events = run(world, range(3))
+    assert list(outcome.receipts) == [0, 1, 2]
+    assert [name for _, name, part in world.log if part == 0] == ["a", "c"]
+    script = {"a": [Fate(40.0, receipt_of(0))], "b": [Fate(1.0, None)]}
+    world = World(scripted(script), ["a", "b"], joining=[(45.0, "c")])
+    outcome, events = run(world, [0])
+    # b had the second copy, and died of it: a still has the first.
+    assert world.log == [(0.0, "a", 0), (10.0, "b", 0)]
+    assert "retried" not in {each.kind for each in events}
+    assert list(outcome.receipts) == [0]
+
+
+def test_what_is_tried_again_comes_before_what_was_never_begun() -> None:
+    world = World(scripted({"a": [Fate(1.0, None)]}), ["a", "b"], replace_after=0.5)
+    run(world, range(4))
+    assert [part for _, _, part in world.log][:3] == [0, 1, 0]
+
+
 def test_nothing_is_issued_again_before_others_have_shown_how_long_it_takes() -> None:
     world = World(steady(6.0), ["a", "b", "c"])
     _, events = run(world, range(2))

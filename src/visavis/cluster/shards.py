@@ -40,7 +40,7 @@ from visavis.schedule import Ended, PartReceipt, PartTask, Running, Worker
 
 __all__ = ["RayPool", "ShardWorker"]
 
-#: How often to look for room for more workers; a look is one call of 2 ms to the head.
+#: How often to look for room for more workers; a look is one call to the head.
 LOOK_S: Final = 1.0
 
 #: So many workers in a row may die before they are ready, beyond one for every seat.
