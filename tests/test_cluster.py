@@ -356,7 +356,7 @@ def test_the_command_line_spreads_indicators_over_ray(
 def test_partitions_without_ray_are_refused(tmp_path: Path) -> None:
     given = ["--events", "e.csv", "--spec", "s.toml", "--as-of", AS_OF, "--out", "i.parquet"]
     said = refused("indicators", *given, "--partitions", 2)
-    assert said.startswith("--partitions: are for --ray")
+    assert said.startswith("--partitions: is for --ray")
 
 
 def test_the_command_line_fits_blocks_on_rays_workers(ray: Any) -> None:

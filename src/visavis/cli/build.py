@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from visavis.cli.options import AsJson, JournalFile, Threads, named, read_overlay
+from visavis.cli.options import AsJson, Insecure, JournalFile, Threads, named, read_overlay
 from visavis.cli.output import print_json, print_pairs, stages
 from visavis.errors import InputError
 from visavis.terminal import add_row, new_console, new_table
@@ -58,6 +58,7 @@ def indicators(
         int | None,
         typer.Option(help="With --ray: tasks to split into; default: one per processor."),
     ] = None,
+    insecure: Insecure = False,
     notice: Notice = None,
     threads: Threads = None,
     as_json: AsJson = False,
@@ -67,8 +68,9 @@ def indicators(
     from visavis.indicators import MEMORY_LIMIT, IndicatorSpec
     from visavis.store import write_parquet
 
-    if partitions is not None and ray is None:
-        raise InputError("are for --ray, which is not given", field="--partitions")
+    for option, given in (("--partitions", partitions is not None), ("--insecure", insecure)):
+        if given and ray is None:
+            raise InputError("is for --ray, which is not given", field=option)
     read = {f"--events {path}": path for path in events}
     check_out(
         out, (".parquet",), {**read, "--taxonomy": taxonomy, "--spec": spec}, with_record=False
@@ -80,7 +82,7 @@ def indicators(
         named(**{**options, "spec": "--spec", "address": "--ray"}),
     ):
         with stage("Indicators") as tick:
-            compute = _compute_with(ray, partitions, threads)
+            compute = _compute_with(ray, partitions, threads, insecure)
             result = compute(
                 events,
                 IndicatorSpec.read(spec),
@@ -96,7 +98,7 @@ def indicators(
 
 
 def _compute_with(
-    ray: str | None, partitions: int | None, threads: int | None
+    ray: str | None, partitions: int | None, threads: int | None, insecure: bool
 ) -> Callable[..., Indicators]:
     """How to compute: in this process, or spread over Ray with the same bytes."""
     if ray is None:
@@ -105,7 +107,13 @@ def _compute_with(
         return partial(compute, threads=threads)
     from visavis.cluster import compute_indicators
 
-    return partial(compute_indicators, address=ray, partitions=partitions, threads=threads or 1)
+    return partial(
+        compute_indicators,
+        address=ray,
+        partitions=partitions,
+        threads=threads or 1,
+        insecure=insecure,
+    )
 
 
 def _print_indicators(result: Indicators, out: Path, notice: str | None, as_json: bool) -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "AsOf",
     "BaseFolder",
     "CatalogFile",
+    "Insecure",
     "JournalFile",
     "Opened",
     "PolicyFile",
@@ -35,6 +36,9 @@ AsOf = Annotated[
     str | None, typer.Option("--as-of", help="UTC date, inclusive; default: the base's.")
 ]
 Threads = Annotated[int | None, typer.Option(help="Default: all processors of this process.")]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Join a cluster of other machines without a token.")
+]
 VariantName = Annotated[
     str | None, typer.Option("--variant", help="Force a kernel variant; never falls back.")
 ]

@@ -19,6 +19,7 @@ from visavis.cli.options import (
     AsOf,
     BaseFolder,
     CatalogFile,
+    Insecure,
     JournalFile,
     PolicyFile,
     VariantName,
@@ -72,9 +73,7 @@ def rescore(
     gpu: Annotated[
         bool, typer.Option("--gpu", help="Screen on GPUs (extra: gpu); with --ray beside the CPUs.")
     ] = False,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Join a cluster of other machines without a token.")
-    ] = False,
+    insecure: Insecure = False,
     variant: VariantName = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a line of JSON for everything that happens.")

@@ -162,6 +162,7 @@ def compute_indicators(
     taxonomy: str | Path | None = None,
     partitions: int | None = None,
     address: str = "local",
+    insecure: bool = False,
     memory_limit: str = MEMORY_LIMIT,
     threads: int = 1,
     temp_directory: Path | None = None,
@@ -181,6 +182,7 @@ def compute_indicators(
     partitions : int, optional
         Default: as many as the cluster runs at a time.
     address : str
+    insecure : bool
         As of `connected`.
     memory_limit, threads, temp_directory
         Of each task; `threads` is also the number of processors that it claims.
@@ -202,7 +204,7 @@ def compute_indicators(
         if value is not None and value < 1:
             raise InputError(f"must be at least 1, got {value}", field=name)
     paths = [events] if isinstance(events, str | Path) else list(events)
-    with connected(address) as cpu_count:
+    with connected(address, insecure=insecure) as cpu_count:
         job = IndicatorJob(
             events=tuple(_absolute(path, "events") for path in paths),
             spec=spec,
