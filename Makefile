@@ -21,7 +21,7 @@ KERNEL_TESTS := $(patsubst %,tests/test_%.py,screen kernel kernel_doors verify s
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long asan fuzz symbols aarch64 lint types format bench build clean check-machine
+.PHONY: help demo test test-faults test-long asan fuzz symbols aarch64 lint types format bench build clean check-machine
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,7 +30,10 @@ demo: $(VENV)/.core $(VENV)/.demo ## set up, then match one real data set end to
 	@$(BIN)/visavis demo $(DEMO_ARGS)
 
 test: $(VENV)/.core $(VENV)/.test ## set up, then run the tests (TEST_ARGS=…)
-	@$(BIN)/python -m pytest $(TEST_ARGS)
+	@$(BIN)/python -m pytest -m 'not faults' $(TEST_ARGS)
+
+test-faults: $(VENV)/.core $(VENV)/.test ## whoever is killed, whatever fails: jobs, journals, clusters
+	@$(BIN)/python -m pytest -m faults $(TEST_ARGS)
 
 test-long: $(VENV)/.core $(VENV)/.test ## ten thousand hostile worlds for the screened variants, and for torch's screen
 	@VISAVIS_EXAMPLES=3500 $(BIN)/python -m pytest tests/test_screen.py tests/test_gpu.py

@@ -25,7 +25,7 @@ from visavis.schedule import Event, Pool, ThreadPool
 
 __all__ = ["cluster", "nodes"]
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.faults
 
 PARTS = 16
 CUSTOMERS, CAPABILITIES, INDICATORS = 2_000, 60, 5

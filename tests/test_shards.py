@@ -325,7 +325,6 @@ def test_a_node_that_is_lost_and_one_that_joins_change_nothing(
     assert steps[2] in {receipt.worker for receipt in outcome.receipts.values()}
 
 
-@pytest.mark.slow
 def test_random_kills_of_workers_and_nodes_change_nothing(
     nodes: Nodes, tmp_path: Path, expected: Any
 ) -> None:
