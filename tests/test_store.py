@@ -330,7 +330,9 @@ def make(path: Path, kind: str) -> Path:
 
 @pytest.mark.parametrize("replace", [False, True])
 def test_a_rename_that_fails_otherwise_says_why(tmp_path: Path, replace: bool) -> None:
-    refused = mock.patch.object(store.files.Path, "rename", side_effect=PermissionError("read-only"))
+    refused = mock.patch.object(
+        store.files.Path, "rename", side_effect=PermissionError("read-only")
+    )
     with (
         pytest.raises(StorageError, match="out cannot be written: read-only"),
         refused,
