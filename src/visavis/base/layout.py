@@ -172,7 +172,8 @@ def _wrong_columns(held: pa.Schema, indicators: pa.Schema) -> str | None:
     if not pa.types.is_struct(attributes):
         return f"its attributes are {attributes}"
     names = [each.name for each in attributes]
-    if len(set(names)) != len(names) or attributes.field(OBJECTED).type != pa.bool_():
+    objected = [each.type for each in attributes if each.name == OBJECTED]
+    if len(set(names)) != len(names) or objected != [pa.bool_()]:
         return "an attribute stands twice, or none says who objected"
     return None
 

@@ -196,8 +196,7 @@ def load(
 
 
 def _check_threads(threads: object) -> None:
-    is_number = isinstance(threads, int) and not isinstance(threads, bool)
-    if not is_number or not 0 < threads <= THREADS_MAX:
+    if isinstance(threads, bool) or threads not in range(1, THREADS_MAX + 1):
         reason = f"must be an integer from 1 to {THREADS_MAX}, got {threads!r:.60}"
         raise InputError(reason, field="threads")
 

@@ -199,8 +199,12 @@ def remove_version(place: Place, version: int) -> int:
 
 def check_part_count(part_count: object) -> None:
     """Refuse what is no power of two up to `PART_COUNT_MAX`."""
-    is_number = isinstance(part_count, int) and not isinstance(part_count, bool)
-    if not is_number or not 0 < part_count <= PART_COUNT_MAX or part_count.bit_count() != 1:
+    if (
+        not isinstance(part_count, int)
+        or isinstance(part_count, bool)
+        or not 0 < part_count <= PART_COUNT_MAX
+        or part_count.bit_count() != 1
+    ):
         raise InputError(
             f"must be a power of two, at most {PART_COUNT_MAX}, got {part_count!r}", field="parts"
         )
