@@ -160,7 +160,7 @@ def test_threads_that_replace_at_once_leave_one_whole(place: Place) -> None:
             for _ in range(10):
                 place.replace("a/b", content)
                 assert place.read("a/b") in contents
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             failed.append(error)
 
     threads = [threading.Thread(target=replace, args=(content,)) for content in contents]
@@ -394,7 +394,9 @@ def test_of_many_processes_one_creates(tmp_path: Path) -> None:
     gate, answers = context.Barrier(4), context.Queue()
     for folder in (str(tmp_path / "base"), f"file://{tmp_path}/other"):
         children = [
-            context.Process(target=_create_in_child, args=(str(tmp_path / "base"), n, gate, answers))
+            context.Process(
+                target=_create_in_child, args=(str(tmp_path / "base"), n, gate, answers)
+            )
             for n in range(4)
         ]
         if folder.startswith("file"):

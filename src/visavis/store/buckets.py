@@ -135,7 +135,9 @@ class Bucket(Place):
     def _put(self, name: str, content: bytes | pa.Buffer, mode: str) -> None:
         obstore = _obstore()
         with self._named(name, "written"), faults.operation():
-            obstore.put(self._store, self._key(name), memoryview(content), mode=mode)
+            # Of bytes: those of an Arrow buffer are signed, which obstore takes for numbers.
+            plain = memoryview(content).cast("B")
+            obstore.put(self._store, self._key(name), plain, mode=mode)
 
     def read(self, name: str) -> bytes | None:
         """See `Place`."""
