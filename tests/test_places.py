@@ -173,7 +173,7 @@ def test_threads_that_replace_at_once_leave_one_whole(place: Place) -> None:
     assert place.names() == ["a/b"]
 
 
-def test_an_error_of_the_system_names_what_was_done_to_what(place: Place) -> None:
+def test_an_error_of_the_system_names_what_was_done_to_what(place: Place, cache: Path) -> None:
     """Each operation fails in its turn, with each error; then nothing half-done is there."""
     place.create("there", CONTENT)
     for name in ("EIO", "ENOSPC", "EDQUOT", "EROFS", "EACCES", "EMFILE", "ENAMETOOLONG"):
@@ -191,9 +191,10 @@ def test_an_error_of_the_system_names_what_was_done_to_what(place: Place) -> Non
                 try:
                     done()
                 except StorageError as error:
-                    assert str(place) in str(error)
-                    assert what.partition("/")[0] in (error.path or "")
-                    assert os.strerror(getattr(errno, name)) in str(error)
+                    # What is fetched is kept in the cache, where writing may fail as well.
+                    is_cached = str(error).startswith(str(cache)) and what == "there"
+                    assert is_cached or str(error).startswith(f"{place}/{what[:1]}".rstrip("/"))  # noqa: PT017
+                    assert os.strerror(getattr(errno, name)) in str(error)  # noqa: PT017
                 finally:
                     faults.install(None)
                 assert place.read("there") == CONTENT
@@ -392,24 +393,20 @@ def _create_in_child(folder: str, number: int, gate: Any, answers: Any) -> None:
 def test_of_many_processes_one_creates(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     gate, answers = context.Barrier(4), context.Queue()
-    for folder in (str(tmp_path / "base"), f"file://{tmp_path}/other"):
-        children = [
-            context.Process(
-                target=_create_in_child, args=(str(tmp_path / "base"), n, gate, answers)
-            )
-            for n in range(4)
-        ]
-        if folder.startswith("file"):
-            # The runtime of obstore does not survive a fork.
-            continue
-        for child in children:
-            child.start()
-        found = dict(answers.get(timeout=60) for _ in children)
-        for child in children:
-            child.join()
-        winners = [number for number, is_new in found.items() if is_new]
-        assert len(winners) == 1
-        assert open_place(folder).read("v/part") == bytes(winners) * 200_000
+    folder = str(tmp_path / "base")
+    children = [
+        context.Process(target=_create_in_child, args=(folder, number, gate, answers))
+        for number in range(4)
+    ]
+    for child in children:
+        child.start()
+    found = dict(answers.get(timeout=60) for _ in children)
+    for child in children:
+        child.join()
+    winners = [number for number, is_new in found.items() if is_new]
+    assert len(winners) == 1
+    assert open_place(folder).read("v/part") == bytes(winners) * 200_000
+    assert open_place(folder).names() == ["v/part"]
 
 
 _SCRIPT = """
@@ -436,8 +433,6 @@ print("done")
 def test_a_writer_killed_at_any_operation_leaves_nothing_half_written(
     tmp_path: Path, when: str, kind: str
 ) -> None:
-    pid = os.fork
-    assert pid is not None
     for number in range(1, 60):
         folder = tmp_path / str(number)
         place = open_place(folder)
@@ -522,11 +517,10 @@ def _fill(place: Place, write: Callable[[str, bytes], object]) -> None:
         try:
             write(f"v/{number}", bytes(30_000))
         except StorageError as error:
-            assert "No space left on device" in str(error)
-            assert f"v/{number}" in str(error)
-            assert len(place.names()) - len(before) == number > 2
-            return
-    pytest.fail("no disk is so large")
+            found = error
+            break
+    assert str(found) == f"{place}/v/{number} cannot be written: No space left on device"
+    assert len(place.names()) - len(before) == number > 2
 
 
 def test_a_full_disk_leaves_whole_files_and_room_to_go_on(small_disk: Path) -> None:

@@ -60,8 +60,12 @@ __all__ = ["TableStream", "load"]
 #: Rows of a batch, where a reader lets us choose.
 BATCH_ROWS: Final = 2**15
 
-#: Rows wait in memory for so many bytes before they are sorted by part and written.
-_WAITING_BYTES: Final = 2**26
+#: Rows wait in memory for so many bytes of each slice before they are sorted and written: below,
+#: what a piece of a slice costs beside its rows counts. They are held three times for a moment, so
+#: the least keeps small loads small, and the most large ones.
+_PIECE_BYTES: Final = 2**14
+_WAITING_BYTES_MIN: Final = 2**23
+_WAITING_BYTES_MAX: Final = 2**26
 
 #: At most so many slices in a spilled file; a base of more parts has several in a slice.
 _SLICE_COUNT_MAX: Final = 2**12
@@ -298,7 +302,11 @@ class _Spill:
         self._slice_count = slice_count
         self._stream = stream
         self._lock = Lock()
-        self._pieces: list[list[tuple[int, int]]] = [[] for _ in range(slice_count)]
+        # Of each writing, where the slices begin and where the last one ends.
+        self._bounds: list[npt.NDArray[np.int64]] = []
+        self._waiting_bytes = min(
+            max(slice_count * _PIECE_BYTES, _WAITING_BYTES_MIN), _WAITING_BYTES_MAX
+        )
         self._schema: pa.Schema | None = None
         self._size = 0
         self._opened: list[_Spill] = []
@@ -331,7 +339,7 @@ class _Spill:
             waiting.append(batch)
             size += batch.nbytes
             row_count += batch.num_rows
-            if size > _WAITING_BYTES:
+            if size > self._waiting_bytes:
                 self._write(pa.concat_tables(waiting))
                 waiting, size = [], 0
         if waiting:
@@ -339,21 +347,21 @@ class _Spill:
         return row_count
 
     def _write(self, table: pa.Table) -> None:
-        table = table.combine_chunks()
-        ids = table[CUSTOMER_ID].combine_chunks()
-        of_row = parts_of(ids, self._slice_count)
+        of_row = parts_of(table[CUSTOMER_ID].combine_chunks(), self._slice_count)
         order = np.argsort(of_row, kind="stable")
-        bounds = np.searchsorted(of_row[order], np.arange(self._slice_count + 1))
+        rows = np.searchsorted(of_row[order], np.arange(self._slice_count + 1))
         sorted_rows = table.take(pa.array(order)).combine_chunks()
-        for index in np.flatnonzero(np.diff(bounds)):
-            begin, end = bounds[index : index + 2].tolist()
-            piece = sorted_rows.slice(begin, end - begin)
-            for batch in piece.to_batches():
+        sizes = np.zeros(self._slice_count + 1, dtype=np.int64)
+        sizes[0] = self._size
+        for index in np.flatnonzero(np.diff(rows)):
+            begin, end = rows[index : index + 2].tolist()
+            for batch in sorted_rows.slice(begin, end - begin).to_batches():
                 content = batch.serialize()
                 with _spilling():
                     self._stream.write(content)
-                self._pieces[index].append((self._size, content.size))
-                self._size += content.size
+                sizes[index + 1] += content.size
+        self._bounds.append(np.cumsum(sizes))
+        self._size = int(self._bounds[-1][-1])
 
     def read(self, group: int, groups: int) -> pa.Table | None:
         """The rows of the slices group, group + groups …, in the order of the input."""
@@ -361,11 +369,13 @@ class _Spill:
             return None
         batches = []
         for index in range(group, self._slice_count, groups):
-            for at, size in self._pieces[index]:
+            for bounds in self._bounds:
+                begin, end = bounds[index : index + 2].tolist()
                 with self._lock, _spilling():
-                    self._stream.seek(at)
-                    content = self._stream.read(size)
-                batches.append(pa.ipc.read_record_batch(pa.py_buffer(content), self._schema))
+                    self._stream.seek(begin)
+                    messages = pa.BufferReader(self._stream.read(end - begin))
+                while messages.tell() < end - begin:
+                    batches.append(pa.ipc.read_record_batch(messages, self._schema))
         table = pa.Table.from_batches(batches, self._schema)
         order = np.argsort(table[_ROW].to_numpy(), kind="stable")
         return table.take(pa.array(order)).combine_chunks()

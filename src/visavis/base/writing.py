@@ -86,9 +86,14 @@ class VersionWriter:
         content = part_bytes(base)
         digest = bytes_digest(content)
         name = part_file(index, digest)
-        if self.place.create(f"{self._folder}/{name}", content):
-            with self._lock:
-                self._made.append(f"{self._folder}/{name}")
+        try:
+            is_ours = self.place.create(f"{self._folder}/{name}", content)
+        except StorageError:
+            # It may stand there all the same, if only what came behind it failed.
+            self._made.append(f"{self._folder}/{name}")
+            raise
+        if is_ours:
+            self._made.append(f"{self._folder}/{name}")
         schemas = (base.indicator_schema, base.attributes.schema)
         with self._lock:
             if self._schemas is None:
