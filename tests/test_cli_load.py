@@ -1,4 +1,4 @@
-"""`visavis load`: which day, which types, what it replaces, and how it names a wrong cell."""
+"""`visavis load`: which day, which types, what it adds to, and how it names a wrong cell."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from commands import AS_OF, NOTICE, call, done, refused, write_base, write_inputs
-from visavis import Base, cli
+from commands import AS_OF, NOTICE, done, refused, write_base, write_inputs
+from visavis import Base
+from visavis.base import StoredBase
 from visavis.domain import AS_OF_METADATA, NOTICE_METADATA
 
 
@@ -28,32 +29,49 @@ def test_load_says_what_the_base_knows(tmp_path: Path) -> None:
     summary = done("load", *given, "--json").json()
     assert summary["customer_count"] == 2, "007 and 7 are two customers"
     assert summary["notice"] is None
-    refused = call("load", *given)
-    assert refused.status == cli.EXIT_INPUT
-    assert "never overwritten" in refused.errors
+    assert Base.read(tmp_path / "base").customer_ids.to_pylist() == ["007", "7"]
 
 
-def test_load_replaces_a_base_when_asked(tmp_path: Path) -> None:
+def test_loading_again_makes_the_next_version_and_leaves_the_last(tmp_path: Path) -> None:
     profiles = tmp_path / "profiles.csv"
     given = ["--profiles", profiles, "--as-of", AS_OF, "--out", tmp_path / "base", "--json"]
     profiles.write_text("customer_id,visits\na,1\n")
     first = done("load", *given).json()
     profiles.write_text("customer_id,visits\na,2\n")
-    second = done("load", *given, "--replace").json()
-    assert Base.read(tmp_path / "base").digest == second["digest"] != first["digest"]
+    before = {path: path.read_bytes() for path in (tmp_path / "base").rglob("*.*")}
+    second = done("load", *given).json()
+    assert (first["version"], second["version"]) == (1, 2)
+    assert StoredBase.open(tmp_path / "base").digest == second["digest"] != first["digest"]
+    assert StoredBase.open(tmp_path / "base", version=1).digest == first["digest"]
+    assert Base.read(tmp_path / "base").indicators.tolist() == [[2]]
+    assert Base.read(tmp_path / "base", version=1).indicators.tolist() == [[1]]
+    assert before == {path: path.read_bytes() for path in before}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "profiles.csv"]
 
 
-def test_what_is_not_all_a_base_is_not_replaced(tmp_path: Path) -> None:
+def test_what_holds_something_else_becomes_no_base(tmp_path: Path) -> None:
     (tmp_path / "profiles.csv").write_text("customer_id,visits\na,1\n")
     profiles = ["--profiles", tmp_path / "profiles.csv", "--as-of", AS_OF]
-    given = ["load", *profiles, "--out", tmp_path / "base", "--replace"]
-    done(*given)
+    for letter in ("letter.txt", "v0letter.txt", "v01/letter.txt"):
+        path = tmp_path / letter.replace("/", "-") / letter
+        path.parent.mkdir(parents=True)
+        path.write_text("dear")
+        message = refused("load", *profiles, "--out", tmp_path / letter.replace("/", "-"))
+        assert message.endswith(f"holds what is no base's: {letter}")
+        assert path.read_text() == "dear"
+    message = refused("load", *profiles, "--out", tmp_path)
+    assert "holds what is no base's" in message
+    (tmp_path / "empty").mkdir()
+    assert done("load", *profiles, "--out", tmp_path / "empty", "--json").json()["version"] == 1
+
+
+def test_what_lies_beside_the_versions_of_a_base_stays(tmp_path: Path) -> None:
+    (tmp_path / "profiles.csv").write_text("customer_id,visits\na,1\n")
+    given = ["load", "--profiles", tmp_path / "profiles.csv", "--as-of", AS_OF]
+    done(*given, "--out", tmp_path / "base")
     (tmp_path / "base" / "letter.txt").write_text("dear")
-    assert refused(*given).endswith("holds what is no base's: letter.txt")
+    assert done(*given, "--out", tmp_path / "base", "--json").json()["version"] == 2
     assert (tmp_path / "base" / "letter.txt").read_text() == "dear"
-    message = refused("load", *profiles, "--out", tmp_path, "--replace")
-    assert "is no base" in message
 
 
 def test_every_notice_of_the_tables_goes_with_the_base(world: Path, tmp_path: Path) -> None:

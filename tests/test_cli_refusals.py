@@ -94,8 +94,8 @@ def test_variants_that_are_unknown_or_do_not_run(
 @pytest.mark.parametrize(
     ("others", "message"),
     [
-        ({"base": "none"}, "--base: {folder}/none/base.json does not exist"),
-        ({"base": "catalog.jsonl"}, "--base: {folder}/catalog.jsonl/base.json does not exist"),
+        ({"base": "none"}, "--base: {folder}/none holds no base"),
+        ({"base": "catalog.jsonl"}, "--base: {folder}/catalog.jsonl holds no base"),
         ({"catalog": "none.jsonl"}, "--catalog: {folder}/none.jsonl does not exist"),
         ({"catalog": "spec.toml"}, "--catalog: a catalog holds [[capability]] only, got 'events'"),
         ({"catalog": "base"}, "--catalog: must end in .parquet, .csv, .jsonl, .toml, got 'base'"),
@@ -166,8 +166,8 @@ def test_a_wrong_spec_is_refused(world: Path, tmp_path: Path, text: str) -> None
         ("indicators", ".", 2, "--out: must end in .parquet"),
         ("indicators", "folder.parquet", 2, "--out: {folder}/folder.parquet is a folder"),
         ("indicators", "file/i.parquet", 3, "{folder}/file/i.parquet cannot be written: "),
-        ("load", "file", 2, "--out: {folder}/file exists already"),
-        ("load", "folder.parquet", 2, "--out: {folder}/folder.parquet exists already"),
+        ("load", "file", 2, "--out: {folder}/file is no folder"),
+        ("load", ".", 2, "--out: {folder} holds what is no base's: file"),
         ("load", "file/base", 3, "{folder}/file/base cannot be written: "),
         ("load", "x" * 300, 3, "File name too long"),
     ],
@@ -195,10 +195,20 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system that refuses")
 def test_a_file_system_that_refuses_is_named(world: Path, asked: list[object]) -> None:
     given = ["load", "--profiles", world / "indicators.parquet", "--out", "/proc/base"]
-    assert refused(*given, status=3).startswith("/proc/base cannot be written: ")
+    assert "cannot be written: " in refused(*given, status=3)
+    assert refused(*given, status=3).startswith("/proc/base/v0001/part-00000.")
     message = refused("match", *asked, "--out", "/proc/m.parquet", status=3)
     assert message.startswith("/proc/m.")
     assert "cannot be written: " in message
+
+
+def test_an_object_store_that_nobody_knows_is_named(world: Path, asked: list[object]) -> None:
+    given = ["load", "--profiles", world / "indicators.parquet", "--out", "foo://bar"]
+    assert refused(*given).startswith("--out: no object store at 'foo://bar': ")
+    given = ["load", "--profiles", "foo://bar/x.csv", "--out", world / "other"]
+    assert refused(*given).startswith("--profiles: no object store at 'foo://bar': ")
+    given = ["audience", *options(world)[2:], "--base", "foo://bar", "--capability", "tea-mail"]
+    assert refused(*given).startswith("--base: no object store at 'foo://bar': ")
 
 
 def test_no_result_stands_where_an_input_does(world: Path, tmp_path: Path) -> None:
@@ -215,7 +225,7 @@ def test_no_result_stands_where_an_input_does(world: Path, tmp_path: Path) -> No
         (folder / "base" / ".." / "catalog.csv", "--catalog"),
         (folder / "link.csv", "--catalog"),
         (folder / "m.parquet", "--policy"),
-        (folder / "base" / "indicators.parquet", "--base"),
+        (folder / "base" / "v0001" / "m.parquet", "--base"),
         (folder / "base" / "new.csv", "--base"),
     ):
         message = refused("match", *own, "--out", out)
@@ -229,11 +239,8 @@ def test_no_result_stands_where_an_input_does(world: Path, tmp_path: Path) -> No
         "indicators", "--events", events, "--spec", folder / "spec.toml", "--as-of", AS_OF,
         "--out", events,
     )  # fmt: skip
-    profiles = ["--profiles", folder / "base" / "indicators.parquet", "--as-of", AS_OF]
-    message = refused("load", *profiles, "--out", folder / "base", "--replace")
-    assert "lies in it" in message
-    message = refused("load", *profiles, "--out", folder, "--replace")
-    assert "is no base" in message
+    profiles = ["--profiles", folder / "indicators.parquet", "--as-of", AS_OF]
+    assert "holds what is no base's" in refused("load", *profiles, "--out", folder)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert done("match", *given, "--out", folder / "fine.parquet").status == 0
     assert world != folder

@@ -17,6 +17,7 @@ __all__ = [
     "CUSTOMER_ID",
     "EPOCH",
     "HISTORY",
+    "INDICATOR_METADATA",
     "MAGNITUDE_MAX",
     "NOTICE_METADATA",
     "OBJECTED",
@@ -45,6 +46,9 @@ OBJECTED: Final = "objected"
 #: Schema metadata of tables: the day up to which they know, and what must be said of them.
 AS_OF_METADATA: Final = b"visavis.as_of"
 NOTICE_METADATA: Final = b"visavis.notice"
+
+#: Metadata of an indicator's field: JSON that says what it means, and what it is where undefined.
+INDICATOR_METADATA: Final = b"visavis.indicator"
 
 #: Day 0 of every day number.
 EPOCH: Final = date(1970, 1, 1)

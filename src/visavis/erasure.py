@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from visavis.base.layout import part_bytes
+from visavis.base.manifest import part_file
 from visavis.base.stored import MANIFEST as VERSION_MANIFEST
 from visavis.base.stored import StoredBase, version_folder, versions_at
-from visavis.base.writing import part_file, rows_of_base
+from visavis.base.writing import part_entry, rows_of_base
 from visavis.domain import CUSTOMER_ID
 from visavis.errors import InputError, NotFoundError
 from visavis.parts import part_of
@@ -83,7 +84,8 @@ def _forget_in_version(place: Place, version: int, customer_id: str, tombstone: 
     if row >= 0:
         rest = rows_of_base(part, np.delete(np.arange(part.customer_count), row))
         content = part_bytes(rest)
-        entries[index] = part_file(index, content, rest)
+        sha256 = bytes_digest(content)
+        entries[index] = part_entry(rest, part_file(index, sha256), sha256)
         place.create(f"{folder}/{entries[index].file}", content)
     forgotten = tuple(sorted({*manifest.forgotten, tombstone}))
     changed = manifest.model_copy(update={"parts": tuple(entries), "forgotten": forgotten})

@@ -207,6 +207,8 @@ class Base:
     def write(self, path: str | Path, *, parts: int | None = None) -> StoredBase:
         """Write the base as the next version of the one at `path`, which it makes if need be.
 
+        Customers whom that one has forgotten are left out.
+
         Parameters
         ----------
         path : str or Path

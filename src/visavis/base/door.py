@@ -24,6 +24,7 @@ __all__ = [
     "check_facts",
     "check_id_column",
     "check_indicators",
+    "check_text",
     "incoming_attributes",
     "incoming_facts",
     "refuse_repeated",
@@ -90,13 +91,13 @@ def check_id_column(table: pa.Table, field: str) -> pa.StringArray:
     _check_table(table, field)
     if CUSTOMER_ID not in table.column_names:
         raise SchemaError("is missing", field=f"{field}.{CUSTOMER_ID}")
-    ids = _text(table[CUSTOMER_ID], f"{field}.{CUSTOMER_ID}")
+    ids = check_text(table[CUSTOMER_ID], f"{field}.{CUSTOMER_ID}")
     wrong = pc.or_kleene(ids.is_null(), pc.equal(ids, ""))
     _refuse_rows(wrong, f"{field}.{CUSTOMER_ID}", "must not be null or empty")
     return ids
 
 
-def _text(column: pa.ChunkedArray, field: str) -> pa.StringArray:
+def check_text(column: pa.ChunkedArray, field: str) -> pa.StringArray:
     """A column of text, in whatever layout, as one array of valid UTF-8."""
     if not is_text(column.type):
         raise SchemaError(f"must be string, got {column.type}", field=field)
@@ -202,7 +203,7 @@ def incoming_attributes(table: pa.Table) -> pa.Table:
 def _attribute(column: pa.ChunkedArray, name: str) -> pa.Array:
     kind = column.type
     if is_text(kind):
-        return _text(column, f"attributes.{name}")
+        return check_text(column, f"attributes.{name}")
     readable = (
         pa.types.is_boolean(kind)
         or pa.types.is_integer(kind)
@@ -352,7 +353,7 @@ def _fact_column(column: pa.ChunkedArray, wanted: pa.Field) -> pa.Array:
     elif wanted.name == "count":
         array = _counts(column, field)
     else:
-        array = _text(column, field)
+        array = check_text(column, field)
         _refuse_rows(pc.equal(array, ""), field, "must not be empty")
     if not wanted.nullable:
         _refuse_rows(array.is_null(), field, "must not be null")

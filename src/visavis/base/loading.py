@@ -12,16 +12,18 @@ that what is wrong with one is said with its place in the input.
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
+import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from itertools import chain
 from pathlib import Path
 from threading import Lock
-from typing import Any, Final
+from typing import IO, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -35,11 +37,20 @@ from visavis.base.door import (
     check_facts,
     check_id_column,
     check_indicators,
+    check_text,
     refuse_repeated,
 )
-from visavis.base.stored import StoredBase, versions_at
-from visavis.base.writing import VersionWriter, check_part_count, next_part_count
-from visavis.domain import CUSTOMER_ID
+from visavis.base.stored import StoredBase
+from visavis.base.writing import (
+    VersionWriter,
+    are_forgotten,
+    check_forgotten,
+    check_part_count,
+    forgotten_at,
+    next_part_count,
+)
+from visavis.catalog.door import is_text
+from visavis.domain import CUSTOMER_ID, INDICATOR_METADATA
 from visavis.errors import InputError, LimitError, SchemaError, StorageError
 from visavis.parts import PART_CUSTOMERS, parts_of
 from visavis.store import Place, open_place
@@ -49,14 +60,21 @@ __all__ = ["TableStream", "load"]
 #: Rows of a batch, where a reader lets us choose.
 BATCH_ROWS: Final = 2**15
 
-#: Rows wait in memory for so many bytes before they are sorted by part and written.
-_WAITING_BYTES: Final = 2**26
+#: Rows wait in memory for so many bytes of each slice before they are sorted and written: below,
+#: what a piece of a slice costs beside its rows counts. They are held three times for a moment, so
+#: the least keeps small loads small, and the most large ones.
+_PIECE_BYTES: Final = 2**14
+_WAITING_BYTES_MIN: Final = 2**23
+_WAITING_BYTES_MAX: Final = 2**26
 
 #: At most so many slices in a spilled file; a base of more parts has several in a slice.
 _SLICE_COUNT_MAX: Final = 2**12
 
 #: The number of a row in its input; tables with a column of this name are refused at the door.
 _ROW: Final = ""
+
+#: More threads than any machine has processors are a mistake.
+THREADS_MAX: Final = 1_024
 
 _SAME_CLASS: Final = (InputError, SchemaError, LimitError)
 
@@ -111,6 +129,10 @@ def load(
 ) -> StoredBase:
     """Make the next version of a base from streams of tables.
 
+    Customers that only attributes or facts name are added where every indicator says, in its
+    field's metadata, what it is where it is undefined, as those of `visavis indicators` do: they
+    did nothing that could be counted. Otherwise they are refused.
+
     Parameters
     ----------
     path : str, Path or Place
@@ -122,7 +144,8 @@ def load(
         A power of two; default: as many as `visavis.parts` recommends, never fewer than the last
         version has.
     amend : callable, optional
-        What is done to the profiles of a part before they are written (a journal's overlay).
+        What is done to the profiles of a part before they are written (a journal's overlay); it
+        must be fit to be called from several threads.
     journal_offset : int
         Up to which a journal's entries are in the profiles.
     forgotten : iterable of str
@@ -142,9 +165,8 @@ def load(
     day = check_as_of(as_of, profiles.schema)
     if parts is not None:
         check_part_count(parts)
-    known = versions_at(place)
-    if known:
-        forgotten = {*forgotten, *StoredBase.open(place, version=known[-1]).manifest.forgotten}
+    _check_threads(threads)
+    forgotten = {*check_forgotten(forgotten), *forgotten_at(place)}
     slice_count = min(_SLICE_COUNT_MAX, _power_above(profiles.row_count_max // PART_CUSTOMERS))
     slice_count = max(slice_count, min(parts or 1, _SLICE_COUNT_MAX))
     streams = [("attributes", attributes), ("facts", facts)]
@@ -159,7 +181,9 @@ def load(
                 spills[field].scatter(_checked_ids(stream, field))
         count = next_part_count(place, row_count, parts)
         writer = VersionWriter(place, count, journal_offset=journal_offset, forgotten=forgotten)
-        assemble = _Assembler(profiles.schema, day, set(forgotten), amend)
+        fields = indicator_fields(profiles.schema)
+        schema = pa.schema(fields, metadata=profiles.schema.metadata)
+        assemble = _Assembler(schema, undefined_values(fields), day, forgotten, amend)
         groups = min(count, slice_count)
 
         def work(group: int) -> None:
@@ -167,8 +191,32 @@ def load(
             for index in range(group, count, groups):
                 writer.add(index, assemble(_of_part(held, index, count, groups)))
 
-        _over_groups(groups, work, threads, progress)
-        return writer.publish()
+        try:
+            _over_groups(groups, work, threads, progress)
+            return writer.publish()
+        except BaseException:
+            writer.abandon()
+            raise
+
+
+def _check_threads(threads: object) -> None:
+    if isinstance(threads, bool) or threads not in range(1, THREADS_MAX + 1):
+        reason = f"must be an integer from 1 to {THREADS_MAX}, got {threads!r:.60}"
+        raise InputError(reason, field="threads")
+
+
+def undefined_values(fields: list[pa.Field]) -> npt.NDArray[np.float32] | None:
+    """What each indicator is where it is undefined, (d,); None if one does not say."""
+    values = []
+    for each in fields:
+        try:
+            said = json.loads((each.metadata or {})[INDICATOR_METADATA])
+            values.append(float(said["undefined"]))
+        except (KeyError, TypeError, ValueError, RecursionError):
+            return None
+    with np.errstate(over="ignore"):
+        found = np.array(values, dtype=np.float32)
+    return found if np.isfinite(found).all() else None
 
 
 def _over_groups(
@@ -205,25 +253,29 @@ def _checked_profiles(profiles: TableStream) -> Iterator[pa.Table]:
 
 
 def _checked_ids(stream: TableStream, field: str) -> Iterator[pa.Table]:
-    """Batches with the number of the row; only their ids are checked so far."""
-    check_customer_ids(stream.schema.empty_table(), field)
+    """Batches with the number of the row; types, ids and texts are checked, and no more so far."""
+    empty = stream.schema.empty_table()
+    check_customer_ids(empty, field)
+    check = check_attributes if field == "attributes" else check_facts
+    check(empty, pa.array([], pa.string()))
     start = 0
-    for batch in stream.batches():
-        with _rows_named(np.arange(start, start + batch.num_rows)):
+    # One without rows says what the columns are, where no other comes.
+    for batch in chain([empty], stream.batches()):
+        number = np.arange(start, start + batch.num_rows)
+        with _rows_named(number):
             ids = check_id_column(batch, field)
+            plain = _in_plain_text(batch, field)
         place = batch.schema.get_field_index(CUSTOMER_ID)
-        number = pa.array(np.arange(start, start + batch.num_rows))
-        plain = _without_dictionaries(batch).set_column(place, CUSTOMER_ID, ids)
-        yield plain.add_column(0, _ROW, number)
+        yield plain.set_column(place, CUSTOMER_ID, ids).add_column(0, _ROW, pa.array(number))
         start += batch.num_rows
 
 
-def _without_dictionaries(table: pa.Table) -> pa.Table:
-    """Text as it is: a spilled batch has no place for dictionaries."""
+def _in_plain_text(table: pa.Table, field: str) -> pa.Table:
+    """Texts in one layout: a spilled batch has no place for dictionaries."""
     for place, each in enumerate(table.schema):
-        if pa.types.is_dictionary(each.type):
-            plain = table.column(place).cast(each.type.value_type)
-            table = table.set_column(place, each.with_type(each.type.value_type), plain)
+        if is_text(each.type):
+            plain = check_text(table.column(place), f"{field}.{each.name}")
+            table = table.set_column(place, each.name, plain)
     return table
 
 
@@ -241,13 +293,20 @@ def _rows_named(rows: npt.NDArray[np.int64]) -> Iterator[None]:
 
 
 class _Spill:
-    """Rows on disk by slice: an unnamed file, and where the pieces of each slice stand in it."""
+    """Rows on disk by slice: an unnamed file, and where the pieces of each slice stand in it.
 
-    def __init__(self, slice_count: int, stream: Any) -> None:
+    It stands in the folder for temporary files (``TMPDIR``), which must have room for the tables.
+    """
+
+    def __init__(self, slice_count: int, stream: IO[bytes]) -> None:
         self._slice_count = slice_count
         self._stream = stream
         self._lock = Lock()
-        self._pieces: list[list[tuple[int, int]]] = [[] for _ in range(slice_count)]
+        # Of each writing, where the slices begin and where the last one ends.
+        self._bounds: list[npt.NDArray[np.int64]] = []
+        self._waiting_bytes = min(
+            max(slice_count * _PIECE_BYTES, _WAITING_BYTES_MIN), _WAITING_BYTES_MAX
+        )
         self._schema: pa.Schema | None = None
         self._size = 0
         self._opened: list[_Spill] = []
@@ -256,16 +315,18 @@ class _Spill:
     @contextmanager
     def open(cls, slice_count: int) -> Iterator[_Spill]:
         """A spill for the block; its file has no name and is gone with it."""
-        spill = cls(slice_count, tempfile.TemporaryFile())  # noqa: SIM115
+        spill = cls(slice_count, _temporary())
         try:
             yield spill
         finally:
             for each in (spill, *spill._opened):
-                each._stream.close()
+                # What a full disk did not take is not wanted any more.
+                with contextlib.suppress(OSError):
+                    each._stream.close()
 
     def beside(self) -> _Spill:
         """Another one, closed with this one."""
-        other = _Spill(self._slice_count, tempfile.TemporaryFile())  # noqa: SIM115
+        other = _Spill(self._slice_count, _temporary())
         self._opened.append(other)
         return other
 
@@ -278,7 +339,7 @@ class _Spill:
             waiting.append(batch)
             size += batch.nbytes
             row_count += batch.num_rows
-            if size > _WAITING_BYTES:
+            if size > self._waiting_bytes:
                 self._write(pa.concat_tables(waiting))
                 waiting, size = [], 0
         if waiting:
@@ -286,21 +347,21 @@ class _Spill:
         return row_count
 
     def _write(self, table: pa.Table) -> None:
-        table = table.combine_chunks()
-        ids = table[CUSTOMER_ID].combine_chunks()
-        of_row = parts_of(ids, self._slice_count)
+        of_row = parts_of(table[CUSTOMER_ID].combine_chunks(), self._slice_count)
         order = np.argsort(of_row, kind="stable")
-        bounds = np.searchsorted(of_row[order], np.arange(self._slice_count + 1))
+        rows = np.searchsorted(of_row[order], np.arange(self._slice_count + 1))
         sorted_rows = table.take(pa.array(order)).combine_chunks()
-        for index in np.flatnonzero(np.diff(bounds)):
-            begin, end = bounds[index : index + 2].tolist()
-            piece = sorted_rows.slice(begin, end - begin)
-            for batch in piece.to_batches():
+        sizes = np.zeros(self._slice_count + 1, dtype=np.int64)
+        sizes[0] = self._size
+        for index in np.flatnonzero(np.diff(rows)):
+            begin, end = rows[index : index + 2].tolist()
+            for batch in sorted_rows.slice(begin, end - begin).to_batches():
                 content = batch.serialize()
                 with _spilling():
                     self._stream.write(content)
-                self._pieces[index].append((self._size, content.size))
-                self._size += content.size
+                sizes[index + 1] += content.size
+        self._bounds.append(np.cumsum(sizes))
+        self._size = int(self._bounds[-1][-1])
 
     def read(self, group: int, groups: int) -> pa.Table | None:
         """The rows of the slices group, group + groups …, in the order of the input."""
@@ -308,14 +369,21 @@ class _Spill:
             return None
         batches = []
         for index in range(group, self._slice_count, groups):
-            for at, size in self._pieces[index]:
+            for bounds in self._bounds:
+                begin, end = bounds[index : index + 2].tolist()
                 with self._lock, _spilling():
-                    self._stream.seek(at)
-                    content = self._stream.read(size)
-                batches.append(pa.ipc.read_record_batch(pa.py_buffer(content), self._schema))
+                    self._stream.seek(begin)
+                    messages = pa.BufferReader(self._stream.read(end - begin))
+                while messages.tell() < end - begin:
+                    batches.append(pa.ipc.read_record_batch(messages, self._schema))
         table = pa.Table.from_batches(batches, self._schema)
         order = np.argsort(table[_ROW].to_numpy(), kind="stable")
         return table.take(pa.array(order)).combine_chunks()
+
+
+def _temporary() -> IO[bytes]:
+    with _spilling():
+        return tempfile.TemporaryFile()
 
 
 @contextmanager
@@ -324,7 +392,9 @@ def _spilling() -> Iterator[None]:
         yield
     except OSError as error:
         reason = f"cannot be written: {error.strerror or error}"
-        raise StorageError(reason, path=tempfile.gettempdir()) from error
+        # Where no folder takes temporary files, none can be named.
+        path = tempfile.tempdir or "TMPDIR"
+        raise StorageError(reason, path=path) from error
 
 
 def _of_part(
@@ -346,39 +416,54 @@ class _Assembler:
     """Puts the rows of one part together."""
 
     schema: pa.Schema
+    undefined: npt.NDArray[np.float32] | None
     as_of: date
     forgotten: set[str]
     amend: Callable[[Base], Base] | None
 
     def __call__(self, held: dict[str, pa.Table | None]) -> Base:
-        if self.forgotten:
-            held = {name: self._without_forgotten(table) for name, table in held.items()}
+        held = {name: self._without_forgotten(table) for name, table in held.items()}
         table = held["indicators"]
         assert table is not None  # noqa: S101  (profiles are always there)
         ids = table[CUSTOMER_ID].combine_chunks()
         refuse_repeated(ids, "indicators", table[_ROW].to_numpy())
-        order = pc.sort_indices(ids)
         values = table["indicators"].combine_chunks().flatten().to_numpy()
-        fields = indicator_fields(self.schema)
-        matrix = values.reshape(len(ids), len(fields))[order.to_numpy()]
+        matrix = values.reshape(len(ids), len(self.schema))
+        if self.undefined is not None:
+            added = self._only_elsewhere(held, ids)
+            ids = pa.concat_arrays([ids, added])
+            matrix = np.vstack([matrix, np.tile(self.undefined, (len(added), 1))])
+        order = pc.sort_indices(ids)
+        matrix = matrix[order.to_numpy()]
         matrix.flags.writeable = False
         sorted_ids = ids.take(order)
         base = Base(
             customer_ids=sorted_ids,
             indicators=matrix,
-            indicator_schema=pa.schema(fields, metadata=self.schema.metadata),
+            indicator_schema=self.schema,
             attributes=_checked("attributes", held.get("attributes"), sorted_ids, check_attributes),
             facts=_checked("facts", held.get("facts"), sorted_ids, check_facts),
             as_of=self.as_of,
         )
         return base if self.amend is None else self.amend(base)
 
+    def _only_elsewhere(
+        self, held: dict[str, pa.Table | None], ids: pa.StringArray
+    ) -> pa.StringArray:
+        """Customers that the other tables name and the profiles do not, each once."""
+        others = [
+            table[CUSTOMER_ID].combine_chunks()
+            for name, table in held.items()
+            if name != "indicators" and table is not None
+        ]
+        named = pc.unique(pa.concat_arrays([ids[:0], *others]))
+        return named.filter(pc.invert(pc.is_in(named, ids)))
+
     def _without_forgotten(self, table: pa.Table | None) -> pa.Table | None:
-        if table is None:
-            return None
-        ids = table[CUSTOMER_ID].to_pylist()
-        kept = [hashlib.sha256(each.encode()).hexdigest() not in self.forgotten for each in ids]
-        return table.filter(pa.array(kept, pa.bool_()))
+        if table is None or not self.forgotten:
+            return table
+        gone = are_forgotten(table[CUSTOMER_ID].combine_chunks(), self.forgotten)
+        return table.filter(pa.array(~gone))
 
 
 def _checked(

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 from datetime import date
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from visavis.errors import CorruptionError, InputError
+from visavis.parts import PART_COUNT_MAX
 from visavis.store import bytes_digest, json_bytes, parsed_json
 
-__all__ = ["FORMAT", "Manifest", "PartEntry"]
+__all__ = ["FORMAT", "Manifest", "PartEntry", "part_file"]
 
 FORMAT: Final = 2
 
 _Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-_Count = Annotated[int, Field(ge=0)]
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
+_Scale = Annotated[float, Field(ge=0, le=float(np.finfo(np.float32).max))]
 
 
 class _Frozen(BaseModel):
@@ -38,6 +41,11 @@ class PartEntry(_Frozen):
     sha256: _Digest
     customer_count: _Count
     fact_count: _Count
+
+
+def part_file(index: int, sha256: str) -> str:
+    """The name of a part's file."""
+    return f"part-{index:05d}.{sha256[:16]}.arrow"
 
 
 class Manifest(_Frozen):
@@ -64,10 +72,29 @@ class Manifest(_Frozen):
     as_of: date
     indicators: tuple[str, ...]
     attributes: dict[str, str]
-    indicator_scale: tuple[float, ...]
+    indicator_scale: tuple[_Scale, ...]
     journal_offset: _Count = 0
     forgotten: tuple[_Digest, ...] = ()
     parts: Annotated[tuple[PartEntry, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        """Whether what it says of its parts can be so."""
+        if self.part_count.bit_count() != 1 or self.part_count > PART_COUNT_MAX:
+            raise ValueError(f"no base has {self.part_count} parts")
+        if len(set(self.indicators)) != len(self.indicators):
+            raise ValueError("an indicator stands twice")
+        if len(self.indicator_scale) != len(self.indicators):
+            raise ValueError("not every indicator has its scale")
+        for index, part in enumerate(self.parts):
+            if part.file != part_file(index, part.sha256):
+                raise ValueError(f"part {index} has the name of another: {part.file}")
+        return self
+
+    @property
+    def part_count(self) -> int:
+        """How many parts it names."""
+        return len(self.parts)
 
     def to_bytes(self) -> bytes:
         """Canonical JSON, its own digest included."""

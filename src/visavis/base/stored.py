@@ -36,13 +36,21 @@ from visavis.errors import CorruptionError, InputError, NotFoundError
 from visavis.parts import part_of, parts_of
 from visavis.store import Place, bytes_digest, open_place
 
-__all__ = ["MANIFEST", "Profile", "StoredBase", "joined", "version_folder", "versions_at"]
+__all__ = [
+    "MANIFEST",
+    "VERSION_FOLDER",
+    "Profile",
+    "StoredBase",
+    "joined",
+    "version_folder",
+    "versions_at",
+]
 
 MANIFEST: Final = "manifest.json"
 
-_VERSION_FOLDER: Final = re.compile(r"v([0-9]{4,9})/")
+VERSION_FOLDER: Final = re.compile(r"v([0-9]{4,9})/")
 
-#: Parts that lookups keep mapped.
+#: Parts that lookups keep mapped: those that were asked for last.
 _OPEN_PARTS: Final = 4_096
 
 
@@ -61,12 +69,11 @@ def version_folder(version: int) -> str:
 
 def versions_at(place: Place) -> list[int]:
     """The versions published at a place, ascending."""
-    found = (
-        _VERSION_FOLDER.fullmatch(name[: -len(MANIFEST)])
-        for name in place.names()
-        if name.endswith(f"/{MANIFEST}")
-    )
-    return sorted(int(each[1]) for each in found if each)
+    names = {name for name in place.names() if name.endswith(f"/{MANIFEST}")}
+    found = (VERSION_FOLDER.fullmatch(name[: -len(MANIFEST)]) for name in names)
+    # What is not spelled as we do, v00001, is somebody else's.
+    numbers = {int(each[1]) for each in found if each} - {0}
+    return sorted(each for each in numbers if f"{version_folder(each)}/{MANIFEST}" in names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,8 +190,12 @@ class StoredBase:
             scale=self.indicator_scale,
             named=f"{self.place}/{name}",
         )
-        held = (base.customer_count, len(base.facts))
-        if held != (entry.customer_count, entry.fact_count):
+        types = {each.name: str(each.type) for each in base.attributes.schema}
+        if (
+            (base.customer_count, len(base.facts)) != (entry.customer_count, entry.fact_count)
+            or base.indicator_names != self.manifest.indicators
+            or types != self.manifest.attributes
+        ):
             raise CorruptionError(f"{self.place}/{name} does not hold what the manifest says")
         return base
 
@@ -206,12 +217,15 @@ class StoredBase:
             index = part_of(customer_id, self.part_count)
         except UnicodeEncodeError:
             raise NotFoundError(f"customer {customer_id!r} is not in the base") from None
-        base = self._open.get(index)
-        if base is None:
-            base = self._keep_open(index)
+        base = self._open_part(index)
         return Profile(index, base, base.index_of(customer_id))
 
-    def _keep_open(self, index: int) -> Base:
+    def _open_part(self, index: int) -> Base:
+        with self._lock:
+            base = self._open.get(index)
+            if base is not None:
+                self._open.move_to_end(index)
+                return base
         base = self.part(index)
         with self._lock:
             self._open[index] = base

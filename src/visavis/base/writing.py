@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import hashlib
+import re
+from collections.abc import Collection, Iterable
 from datetime import date
 from pathlib import Path
 from threading import Lock
@@ -13,17 +16,20 @@ import pyarrow as pa
 
 from visavis.base.base import Base
 from visavis.base.layout import part_bytes
-from visavis.base.manifest import Manifest, PartEntry
+from visavis.base.manifest import Manifest, PartEntry, part_file
 from visavis.base.stored import MANIFEST, StoredBase, version_folder, versions_at
-from visavis.errors import InputError
+from visavis.errors import CorruptionError, InputError, StorageError
 from visavis.parts import PART_COUNT_MAX, part_count_for, parts_of
 from visavis.store import Place, bytes_digest, open_place
 
 __all__ = [
     "VersionWriter",
+    "are_forgotten",
+    "check_forgotten",
     "check_part_count",
+    "forgotten_at",
     "next_part_count",
-    "part_file",
+    "part_entry",
     "remove_version",
     "rows_of_base",
     "write_base",
@@ -53,31 +59,53 @@ class VersionWriter:
     ) -> None:
         check_part_count(part_count)
         self.place = place
+        if journal_offset < 0:
+            raise InputError(f"must be at least 0, got {journal_offset}", field="journal_offset")
         self.version = max(versions_at(place), default=0) + 1
         self.part_count = part_count
         self._journal_offset = journal_offset
-        self._forgotten = sorted(set(forgotten))
+        self._forgotten = check_forgotten(forgotten)
         self._entries: dict[int, PartEntry] = {}
-        self._squares: npt.NDArray[np.float64] | float = 0.0
+        self._squares: dict[int, npt.NDArray[np.float64]] = {}
+        self._made: list[str] = []
         self._schemas: tuple[pa.Schema, pa.Schema] | None = None
         self._as_of: date | None = None
         self._folder = version_folder(self.version)
         self._lock = Lock()
 
     def add(self, index: int, base: Base) -> None:
-        """Write one part; may be called from several threads."""
+        """Write one part; may be called from several threads.
+
+        Raises
+        ------
+        InputError
+            If there is no such part, or its columns are not those of the others.
+        StorageError
+            If it cannot be written.
+        """
+        if not 0 <= index < self.part_count:
+            raise InputError(f"must lie in [0, {self.part_count}), got {index}", field="part")
         content = part_bytes(base)
-        entry = part_file(index, content, base)
-        self.place.create(f"{self._folder}/{entry.file}", content)
+        digest = bytes_digest(content)
+        name = part_file(index, digest)
+        try:
+            is_ours = self.place.create(f"{self._folder}/{name}", content)
+        except StorageError:
+            # It may stand there all the same, if only what came behind it failed.
+            self._made.append(f"{self._folder}/{name}")
+            raise
+        if is_ours:
+            self._made.append(f"{self._folder}/{name}")
         schemas = (base.indicator_schema, base.attributes.schema)
         with self._lock:
             if self._schemas is None:
                 self._schemas, self._as_of = schemas, base.as_of
             elif not all(a.equals(b) for a, b in zip(self._schemas, schemas, strict=True)):
                 raise InputError(f"part {index} has other columns than the first", field="schema")
-            self._entries[index] = entry
-            scale = base.indicator_scale.astype(np.float64) if base.customer_count else 0.0
-            self._squares = self._squares + scale * scale * base.customer_count
+            self._entries[index] = part_entry(base, name, digest)
+            if base.customer_count:
+                scale = base.indicator_scale.astype(np.float64)
+                self._squares[index] = scale * scale * base.customer_count
 
     def publish(self) -> StoredBase:
         """Publish the manifest: from now on the version is there.
@@ -85,48 +113,76 @@ class VersionWriter:
         Raises
         ------
         InputError
-            If the version holds no customer, or another writer published it meanwhile.
+            If the version lacks a part or holds no customer, or another writer published it
+            meanwhile.
+        StorageError
+            If it cannot be written, or somebody removed parts of it meanwhile.
         """
+        missing = sorted(set(range(self.part_count)) - set(self._entries))
+        if missing:
+            raise InputError(f"part {missing[0]} was not added", field="part")
         entries = [self._entries[index] for index in range(self.part_count)]
         count = sum(entry.customer_count for entry in entries)
         if not count or self._schemas is None or self._as_of is None:
             raise InputError("must hold at least one customer", field="indicators")
         indicators, attributes = self._schemas
-        scale = np.sqrt(self._squares / count).astype(np.float32)
+        # In the order of the parts: whichever was added first, the sum is the same.
+        squares = np.sum([self._squares[index] for index in sorted(self._squares)], axis=0)
+        scale = np.sqrt(squares / count).astype(np.float32)
         manifest = Manifest(
             as_of=self._as_of,
             indicators=tuple(indicators.names),
             attributes={each.name: str(each.type) for each in attributes},
             indicator_scale=tuple(float(each) for each in scale),
             journal_offset=self._journal_offset,
-            forgotten=tuple(self._forgotten),
+            forgotten=self._forgotten,
             parts=tuple(entries),
         )
-        content = manifest.to_bytes()
-        if not self.place.create(f"{self._folder}/{MANIFEST}", content):
+        stored = StoredBase(self.place, self.version, manifest, bytes_digest(manifest.to_bytes()))
+        self._put_manifest(manifest)
+        # The version is there, whatever becomes of what else lies about.
+        with contextlib.suppress(StorageError):
+            self._remove_strays()
+        return stored
+
+    def _put_manifest(self, manifest: Manifest) -> None:
+        name, content = f"{self._folder}/{MANIFEST}", manifest.to_bytes()
+        lost = self._names_of(manifest) - set(self.place.names(self._folder))
+        if lost:
+            raise StorageError("was removed before it was published", path=min(lost))
+        # An object store may answer a repeated request that was fulfilled: then it is ours.
+        if not self.place.create(name, content) and self.place.read(name) != content:
             raise InputError(
                 f"{self.place} has a version {self.version} by another writer now", field="path"
             )
-        self._remove_strays(entries)
-        return StoredBase(self.place, self.version, manifest, bytes_digest(content))
 
-    def _remove_strays(self, entries: list[PartEntry]) -> None:
+    def _names_of(self, manifest: Manifest) -> set[str]:
+        return {f"{self._folder}/{entry.file}" for entry in manifest.parts}
+
+    def _remove_strays(self) -> None:
         """Remove what earlier attempts at this version left."""
-        named = {f"{self._folder}/{each}" for each in (MANIFEST, *(e.file for e in entries))}
-        for name in self.place.names(self._folder):
-            if name not in named:
-                self.place.remove(name)
+        name = f"{self._folder}/{MANIFEST}"
+        content = self.place.read(name)
+        if content is not None:
+            kept = {name} | self._names_of(Manifest.parse(content, f"{self.place}/{name}"))
+            self.place.remove(*sorted(set(self.place.names(self._folder)) - kept))
         self.place.remove_leftovers()
 
+    def abandon(self) -> None:
+        """Remove what was written, as far as no published version names it."""
+        with contextlib.suppress(StorageError, CorruptionError, InputError):
+            content = self.place.read(f"{self._folder}/{MANIFEST}")
+            if content is not None:
+                self._remove_strays()
+                return
+            self.place.remove(*self._made)
+            self.place.remove_folder(self._folder)
 
-def part_file(index: int, content: pa.Buffer, base: Base) -> PartEntry:
+
+def part_entry(base: Base, file: str, sha256: str) -> PartEntry:
     """What the manifest says of a part's file."""
-    digest = bytes_digest(content)
     return PartEntry(
-        file=f"part-{index:05d}.{digest[:16]}.arrow",
-        sha256=digest,
-        customer_count=base.customer_count,
-        fact_count=len(base.facts),
+        file=file, sha256=sha256, customer_count=base.customer_count, fact_count=len(base.facts)
     )
 
 
@@ -142,19 +198,48 @@ def remove_version(place: Place, version: int) -> int:
     names = place.names(folder)
     if not names:
         raise InputError(f"{place} has no version {version}", field="version")
-    # The manifest first: from then on nobody opens it, however far the rest comes.
-    for name in sorted(names, key=lambda name: not name.endswith(f"/{MANIFEST}")):
-        place.remove(name)
+    # The manifest first, for good: from then on nobody opens it, however far the rest comes.
+    manifest = f"{folder}/{MANIFEST}"
+    place.remove(manifest)
+    place.remove(*(name for name in names if name != manifest))
     place.remove_folder(folder)
     return len(names)
 
 
-def check_part_count(part_count: int) -> None:
+def check_part_count(part_count: object) -> None:
     """Refuse what is no power of two up to `PART_COUNT_MAX`."""
-    if not 0 < part_count <= PART_COUNT_MAX or part_count.bit_count() != 1:
+    if (
+        not isinstance(part_count, int)
+        or isinstance(part_count, bool)
+        or not 0 < part_count <= PART_COUNT_MAX
+        or part_count.bit_count() != 1
+    ):
         raise InputError(
             f"must be a power of two, at most {PART_COUNT_MAX}, got {part_count!r}", field="parts"
         )
+
+
+def check_forgotten(forgotten: Iterable[str]) -> tuple[str, ...]:
+    """Tombstones in order, each once; refuse what is no sha256 in hex."""
+    found = sorted(set(forgotten))
+    for each in found:
+        if not re.fullmatch("[0-9a-f]{64}", each):
+            raise InputError(f"must be sha256 in hex, got {each!r:.80}", field="forgotten")
+    return tuple(found)
+
+
+def forgotten_at(place: Place) -> tuple[str, ...]:
+    """The tombstones of the last version at a place; none if there is no version."""
+    known = versions_at(place)
+    return StoredBase.open(place, version=known[-1]).manifest.forgotten if known else ()
+
+
+def are_forgotten(ids: pa.StringArray, forgotten: Collection[str]) -> npt.NDArray[np.bool_]:
+    """Which ids have a tombstone, (n,)."""
+    if not forgotten:
+        return np.zeros(len(ids), dtype=bool)
+    found = [hashlib.sha256(each.encode()).hexdigest() in forgotten for each in ids.to_pylist()]
+    return np.array(found, dtype=bool)
 
 
 def next_part_count(place: Place, customer_count: int, given: int | None) -> int:
@@ -174,14 +259,20 @@ def next_part_count(place: Place, customer_count: int, given: int | None) -> int
 def write_base(base: Base, path: str | Path | Place, *, parts: int | None = None) -> StoredBase:
     """Write a base that is in memory; see `Base.write`."""
     place = path if isinstance(path, Place) else open_place(path)
-    count = next_part_count(place, base.customer_count, parts)
-    writer = VersionWriter(place, count)
-    part_index = parts_of(base.customer_ids, count)
+    forgotten = forgotten_at(place)
+    rows = np.flatnonzero(~are_forgotten(base.customer_ids, set(forgotten)))
+    count = next_part_count(place, len(rows), parts)
+    writer = VersionWriter(place, count, forgotten=forgotten)
+    part_index = parts_of(base.customer_ids.take(pa.array(rows)), count)
     order = np.argsort(part_index, kind="stable")
     bounds = np.searchsorted(part_index[order], np.arange(count + 1))
-    for index in range(count):
-        writer.add(index, rows_of_base(base, order[bounds[index] : bounds[index + 1]]))
-    return writer.publish()
+    try:
+        for index in range(count):
+            writer.add(index, rows_of_base(base, rows[order[bounds[index] : bounds[index + 1]]]))
+        return writer.publish()
+    except BaseException:
+        writer.abandon()
+        raise
 
 
 def rows_of_base(base: Base, rows: npt.NDArray[np.int64]) -> Base:

@@ -190,13 +190,17 @@ def load(
 ) -> None:
     """Build a base from tables: Parquet, Arrow, or CSV of which every cell is checked."""
     from visavis import base as bases
+    from visavis.cli.records import with_notice
     from visavis.cli.tables import open_attributes, open_facts, open_profiles
 
     if types is not None and attributes is None:
         raise InputError("types are those of --attributes, which is not given", field="--types")
     _check_sources(profiles, events, spec, taxonomy)
     _check_place(out)
-    names = ("profiles", "attributes", "facts", "types", "as_of", "parts", "events", "taxonomy")
+    names = (
+        *("profiles", "attributes", "facts", "types", "as_of"),
+        *("parts", "events", "taxonomy", "threads"),
+    )
     options = {name: f"--{name.replace('_', '-')}" for name in names}
     with (
         stages(quiet=as_json) as stage,
@@ -210,12 +214,13 @@ def load(
             known = None if attributes is None else open_attributes(attributes, types)
             happened = None if facts is None else open_facts(facts)
         overlay = None if journal is None else read_overlay(journal)
-        held = [each.schema.metadata for each in (indicators, known, happened) if each is not None]
-        said = _notices(notice, *held, *(_metadata_of(path) for path in events or []))
+        held = [each.schema for each in (indicators, known, happened) if each is not None]
+        metadata = [each.metadata for each in held]
+        said = _notices(notice, *metadata, *(_metadata_of(path) for path in events or []))
         with stage("Base") as tick:
             stored = bases.load(
                 out,
-                replace(indicators, schema=_noticed(indicators.schema, said)),
+                replace(indicators, schema=with_notice(held[0].empty_table(), said).schema),
                 as_of=_as_of(as_of, indicators.schema, profiles),
                 attributes=known,
                 facts=happened,
@@ -223,7 +228,7 @@ def load(
                 amend=None if overlay is None else overlay.apply,
                 journal_offset=0 if overlay is None else overlay.through,
                 forgotten=() if overlay is None else overlay.forgotten,
-                threads=threads or len(os.sched_getaffinity(0)),
+                threads=len(os.sched_getaffinity(0)) if threads is None else threads,
                 progress=tick,
             )
     show_base(stored, as_json)
@@ -311,21 +316,13 @@ def _as_of(given: str | None, schema: pa.Schema, named: str | None) -> str:
     return given or str((held or b"").decode(errors="replace"))
 
 
-def _noticed(schema: pa.Schema, notice: str | None) -> pa.Schema:
-    from visavis.domain import NOTICE_METADATA
-
-    if notice is None:
-        return schema
-    return schema.with_metadata({**(schema.metadata or {}), NOTICE_METADATA: notice.encode()})
-
-
 def _check_place(out: str) -> None:
     """Refuse before any work a place that cannot be written, or holds something else."""
-    from visavis.base.stored import versions_at
+    from visavis.base.stored import VERSION_FOLDER, versions_at
     from visavis.store import check_writable, open_place
 
-    place = open_place(out)
     with named(path="--out"):
+        place = open_place(out)
         if "://" not in out:
             path = Path(out)
             if not os.path.lexists(path):
@@ -333,7 +330,7 @@ def _check_place(out: str) -> None:
                 return
             if not path.is_dir():
                 raise InputError(f"{path} is no folder", field="--out")
-        foreign = [name for name in place.names() if not name.startswith("v0")]
+        foreign = [name for name in place.names() if not VERSION_FOLDER.match(name)]
         if foreign and not versions_at(place):
             raise InputError(f"{out} holds what is no base's: {foreign[0]}", field="--out")
 

@@ -31,7 +31,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from visavis.domain import AS_OF_METADATA, CUSTOMER_ID, day_number, parse_date
+from visavis.domain import (
+    AS_OF_METADATA,
+    CUSTOMER_ID,
+    INDICATOR_METADATA,
+    day_number,
+    parse_date,
+)
 from visavis.errors import InputError, LimitError, SchemaError
 from visavis.indicators.days import CustomerDays, evaluate
 from visavis.indicators.events import MEMORY_LIMIT, EventLedger, Resources, open_ledger
@@ -53,7 +59,6 @@ BLOCK_CELLS: Final = 2_000_000
 #: Smaller magnitudes become 0: a caller may have switched on flush-to-zero, which must not show.
 _FLOAT32_TINY: Final = float(np.finfo(np.float32).tiny)
 
-_DEFINITION: Final = b"visavis.indicator"
 _SPEC_DIGEST: Final = b"visavis.spec_digest"
 
 
@@ -110,7 +115,7 @@ class Indicators:
         """Return customer_id and a float32 column per indicator; meanings as metadata."""
         fields = [pa.field(CUSTOMER_ID, pa.string(), nullable=False)]
         for definition in self.definitions:
-            meaning = {_DEFINITION: json.dumps(asdict(definition), ensure_ascii=False)}
+            meaning = {INDICATOR_METADATA: json.dumps(asdict(definition), ensure_ascii=False)}
             fields.append(pa.field(definition.name, pa.float32(), nullable=False, metadata=meaning))
         metadata = {AS_OF_METADATA: self.as_of.isoformat(), _SPEC_DIGEST: self.spec_digest}
         columns = [pa.array(np.ascontiguousarray(column)) for column in self.matrix.T]
@@ -283,12 +288,12 @@ def _fill(rows: npt.NDArray[np.float32], spec: IndicatorSpec, days: CustomerDays
 
 def find_definition(column: pa.Field) -> IndicatorDefinition | None:
     """Return what a column of `Indicators.to_table` means; None for a column from elsewhere."""
-    return _read_definition(column) if _DEFINITION in (column.metadata or {}) else None
+    return _read_definition(column) if INDICATOR_METADATA in (column.metadata or {}) else None
 
 
 def _read_definition(column: pa.Field) -> IndicatorDefinition:
     try:
-        meaning = json.loads((column.metadata or {})[_DEFINITION])
+        meaning = json.loads((column.metadata or {})[INDICATOR_METADATA])
         meaning["lineage"] = tuple(meaning["lineage"])
         definition = IndicatorDefinition(**meaning)
     except (KeyError, TypeError, ValueError) as error:

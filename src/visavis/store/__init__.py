@@ -3,13 +3,15 @@
 ::
 
     files.py    single files and folders: digests, atomic writes, Parquet, CSV, JSON
-    places.py   where bases and results live: a folder, or a prefix of an object store
+    places.py   where bases and results live: a folder
+    buckets.py  or a prefix of an object store, with a cache of what was fetched
     faults.py   points at which tests let an operation fail or the process die
 
 What is published for others (parts, manifests) goes through `Place.create`: durable, whole, and
 never over something that stands there already.
 """
 
+from visavis.store.buckets import local_file, open_place
 from visavis.store.files import (
     check_readable,
     check_writable,
@@ -27,7 +29,7 @@ from visavis.store.files import (
     write_json,
     write_parquet,
 )
-from visavis.store.places import Place, bytes_digest, local_file, open_place
+from visavis.store.places import Place, bytes_digest
 
 __all__ = [
     "Place",

@@ -12,8 +12,7 @@ a name leads to the whole content or does not exist, of two writers one wins, an
 leaves nothing. Where a file system has no unnamed files, a hidden one is used; what a killed writer
 leaves of those `remove_leftovers` finds by the lock that nobody holds any more.
 
-Objects are put create-only. Fetched ones are kept in a cache under their digest, so that workers
-map them as they would a file.
+Object stores are in `visavis.store.buckets`.
 """
 
 from __future__ import annotations
@@ -25,18 +24,18 @@ import hashlib
 import os
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import pyarrow as pa
 
-from visavis.errors import CorruptionError, ExtraError, InputError, StorageError
+from visavis.errors import CorruptionError, StorageError
 from visavis.store import faults
-from visavis.store.files import new_file
 
-__all__ = ["Bucket", "Folder", "Place", "bytes_digest", "local_file", "open_place"]
+__all__ = ["Folder", "Place", "UnnamedFile", "bytes_digest", "named_path", "unnamed_file"]
 
 #: Why a folder's file system has no unnamed files.
 _NO_UNNAMED: Final = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
@@ -44,51 +43,12 @@ _NO_UNNAMED: Final = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT
 #: Hidden files of writers end so.
 _STAGED: Final = ".staged"
 
-_CACHE_VARIABLE: Final = "VISAVIS_CACHE"
+_T = TypeVar("_T")
 
 
 def bytes_digest(content: Any) -> str:
     """The sha256 of bytes or a buffer, in hex."""
     return hashlib.sha256(content).hexdigest()
-
-
-def open_place(where: str | Path) -> Place:
-    """The place that a path or a URL names; it need not exist yet.
-
-    Parameters
-    ----------
-    where : str or Path
-        A folder, or a URL such as ``s3://bucket/prefix``, ``gs://…``, ``az://…``.
-
-    Raises
-    ------
-    ExtraError
-        If it is a URL and obstore is not installed.
-    InputError
-        If it is a URL that no object store knows.
-    """
-    if isinstance(where, str) and "://" in where:
-        return Bucket.open(where)
-    return Folder(Path(where))
-
-
-def local_file(where: str | Path, *, field: str = "path") -> Path:
-    """A file that can be opened by its path: an object is fetched into the cache first.
-
-    Raises
-    ------
-    InputError
-        If it is a URL of nothing.
-    StorageError
-        If it cannot be fetched.
-    """
-    if not (isinstance(where, str) and "://" in where):
-        return Path(where)
-    url, _, name = where.rpartition("/")
-    found = Bucket.open(url)._download(name)
-    if found is None:
-        raise InputError(f"{where} does not exist", field=field)
-    return found
 
 
 class Place(ABC):
@@ -131,12 +91,20 @@ class Place(ABC):
         """The names of all files under a name that ends a folder (``v0001``), sorted."""
 
     @abstractmethod
-    def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
+    def remove(self, *names: str) -> None:
+        """Remove files, those that are there, in the order given, durably when it returns."""
 
     @abstractmethod
     def _load(self, name: str, digest: str) -> pa.Buffer:
-        """The content of a file, mapped where it can be; FileNotFoundError if there is none."""
+        """The content of a file of that digest, mapped where it can be.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        CorruptionError
+            If its digest is another.
+        """
 
     def fetch(self, name: str, digest: str) -> pa.Buffer:
         """The content of a file, its digest checked.
@@ -149,13 +117,14 @@ class Place(ABC):
             If it cannot be read.
         """
         try:
-            with _named(f"{self}/{name}", "read"), faults.operation():
-                content = self._load(name, digest)
+            with named_path(f"{self}/{name}", "read"), faults.operation():
+                return self._load(name, digest)
         except FileNotFoundError:
             raise CorruptionError(f"{self}/{name} is missing") from None
+
+    def _check(self, name: str, content: bytes | pa.Buffer, digest: str) -> None:
         if bytes_digest(content) != digest:
             raise CorruptionError(f"{self}/{name} does not fit its digest")
-        return content
 
     def drop_cached(self, digest: str) -> None:  # noqa: B027  (only buckets keep any)
         """Remove what this machine keeps of a file that is gone."""
@@ -168,7 +137,7 @@ class Place(ABC):
 
 
 @contextmanager
-def _named(path: str, done: str) -> Iterator[None]:
+def named_path(path: object, done: str) -> Iterator[None]:
     """Turn what the system refuses, a missing file apart, into an error that names `path`."""
     try:
         yield
@@ -207,48 +176,52 @@ class Folder(Place):
 
     def create(self, name: str, content: bytes | pa.Buffer) -> bool:
         """See `Place`."""
-        path = self.path / name
+        return self._again(self._create, self.path / name, content)
+
+    def replace(self, name: str, content: bytes | pa.Buffer) -> None:
+        """See `Place`."""
+        self._again(self._replace, self.path / name, content)
+
+    def _again(
+        self, write: Callable[[Path, bytes | pa.Buffer], _T], path: Path, content: bytes | pa.Buffer
+    ) -> _T:
+        with contextlib.suppress(FileNotFoundError):
+            return write(path, content)
+        # Its folder was removed while it was written to.
         try:
-            return self._create(path, content)
-        except FileNotFoundError:
-            # Its folder was removed while it was written to.
-            pass
-        try:
-            return self._create(path, content)
+            return write(path, content)
         except FileNotFoundError as error:
             raise StorageError(f"cannot be written: {error.strerror}", path=path) from error
 
     def _create(self, path: Path, content: bytes | pa.Buffer) -> bool:
-        with _named(str(path), "written"):
-            _make_folder(path.parent)
+        with named_path(path, "written"):
+            _make_folder(path.parent.absolute(), self.path.absolute())
             is_new = not os.path.lexists(path) and _link_new(path, content)
             # Of another writer's file too: it may not have come so far yet.
             _sync_folder(path.parent)
             return is_new
 
-    def replace(self, name: str, content: bytes | pa.Buffer) -> None:
-        """See `Place`."""
-        path = self.path / name
-        # One name for all writers: what a killed one left is taken away by the next.
-        aside = path.with_name(f".{path.name}{_STAGED}")
-        with _named(str(path), "written"):
-            _make_folder(path.parent)
-            with _unnamed(path.parent) as staged:
+    def _replace(self, path: Path, content: bytes | pa.Buffer) -> None:
+        with named_path(path, "written"):
+            _make_folder(path.parent.absolute(), self.path.absolute())
+            _remove_unheld(path.parent.glob(f".{escape(path.name)}.*{_STAGED}"))
+            # A name of its own: writers at the same time must not take each other's away.
+            aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_STAGED}")
+            with unnamed_file(path.parent) as staged:
                 staged.write(content)
-                while True:
-                    try:
-                        staged.link(aside)
-                        break
-                    except FileExistsError:
-                        aside.unlink(missing_ok=True)
-            with faults.operation():
-                aside.replace(path)
+                staged.sync()
+                try:
+                    staged.link(aside)
+                    with faults.operation():
+                        aside.replace(path)
+                finally:
+                    aside.unlink(missing_ok=True)
             _sync_folder(path.parent)
 
     def read(self, name: str) -> bytes | None:
         """See `Place`."""
         path = self.path / name
-        with _named(str(path), "read"), faults.operation():
+        with named_path(path, "read"), faults.operation():
             try:
                 return path.read_bytes()
             except (FileNotFoundError, NotADirectoryError):
@@ -258,16 +231,20 @@ class Folder(Place):
         """See `Place`."""
         root = self.path / under
         found = []
-        with _named(str(root), "read"), faults.operation():
-            for folder, _, files in os.walk(root):
+        with named_path(root, "read"), faults.operation():
+            for folder, _, files in os.walk(root, onerror=_unless_gone):
                 found += [(Path(folder) / name).relative_to(self.path).as_posix() for name in files]
         return sorted(name for name in found if not name.endswith(_STAGED))
 
-    def remove(self, name: str) -> None:
+    def remove(self, *names: str) -> None:
         """See `Place`."""
-        path = self.path / name
-        with _named(str(path), "removed"), faults.operation():
-            path.unlink(missing_ok=True)
+        paths = [self.path / name for name in names]
+        for path in paths:
+            with named_path(path, "removed"), faults.operation():
+                path.unlink(missing_ok=True)
+        for folder in sorted({path.parent for path in paths}):
+            with contextlib.suppress(FileNotFoundError), named_path(folder, "written"):
+                _sync_folder(folder)
 
     def remove_folder(self, name: str) -> None:
         """See `Place`."""
@@ -276,18 +253,32 @@ class Folder(Place):
 
     def remove_leftovers(self) -> None:
         """See `Place`."""
-        for path in self.path.rglob(f".*{_STAGED}"):
-            with contextlib.suppress(OSError), path.open("rb") as stream:
-                # A writer holds it as long as it lives.
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink(missing_ok=True)
+        # Where folders come and go meanwhile, what is left is left to the next.
+        with contextlib.suppress(OSError):
+            _remove_unheld(self.path.rglob(f".*{_STAGED}"))
 
-    def _load(self, name: str, digest: str) -> pa.Buffer:  # noqa: ARG002
+    def _load(self, name: str, digest: str) -> pa.Buffer:
         with pa.memory_map(str(self.path / name)) as source:
-            return source.read_buffer()
+            content = source.read_buffer()
+        self._check(name, content, digest)
+        return content
 
 
-class _Staged:
+def _unless_gone(error: OSError) -> None:
+    """Let a listing pass over what was removed meanwhile, and over nothing else."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
+
+
+def _remove_unheld(paths: Iterable[Path]) -> None:
+    """Remove hidden files that no writer holds: one holds its own as long as it lives."""
+    for path in paths:
+        with contextlib.suppress(OSError), path.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+
+
+class UnnamedFile:
     """A file without a name, or with a hidden one, until it is linked to its own."""
 
     def __init__(self, handle: int, hidden: Path | None) -> None:
@@ -295,11 +286,14 @@ class _Staged:
         self._hidden = hidden
 
     def write(self, content: bytes | pa.Buffer) -> None:
-        """Write all of it, and see it on disk."""
-        left = memoryview(content)
+        """Write all of it behind what is written already."""
+        left = memoryview(content).cast("B")
         while len(left):
             with faults.operation():
                 left = left[os.write(self._handle, left[: faults.write_size(len(left))]) :]
+
+    def sync(self) -> None:
+        """See it on disk."""
         with faults.operation():
             os.fsync(self._handle)
 
@@ -317,7 +311,7 @@ class _Staged:
 
 
 @contextmanager
-def _unnamed(folder: Path) -> Iterator[_Staged]:
+def unnamed_file(folder: Path) -> Iterator[UnnamedFile]:
     """A file in `folder` that nobody sees, gone at the end of the block unless it was linked."""
     hidden = None
     with faults.operation():
@@ -329,9 +323,10 @@ def _unnamed(folder: Path) -> Iterator[_Staged]:
             hidden = folder / f".{secrets.token_hex(8)}{_STAGED}"
             handle = os.open(hidden, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     try:
-        if hidden is not None:
+        # Where nothing can be locked, nobody takes it for a leftover either.
+        with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
-        yield _Staged(handle, hidden)
+        yield UnnamedFile(handle, hidden)
     finally:
         if hidden is not None:
             hidden.unlink(missing_ok=True)
@@ -340,8 +335,9 @@ def _unnamed(folder: Path) -> Iterator[_Staged]:
 
 def _link_new(path: Path, content: bytes | pa.Buffer) -> bool:
     """Write a file that appears as a whole; False if another one has its name."""
-    with _unnamed(path.parent) as staged:
+    with unnamed_file(path.parent) as staged:
         staged.write(content)
+        staged.sync()
         try:
             staged.link(path)
         except FileExistsError:
@@ -349,14 +345,36 @@ def _link_new(path: Path, content: bytes | pa.Buffer) -> bool:
     return True
 
 
-def _make_folder(path: Path) -> None:
-    """Make a folder and those above it, so that they are still there after a power cut."""
-    if path.is_dir():
+#: Folders, by device and number, that this process has seen synchronised.
+_lasting: Final[set[tuple[int, int]]] = set()
+
+
+def _make_folder(path: Path, root: Path) -> None:
+    """Make a folder and those above it, so that they are still there after a power cut.
+
+    Another writer may have made one that stands already, and been killed before it was
+    synchronised: from `root` on downwards that is made up for, once.
+    """
+    is_new = not path.is_dir()
+    if not is_new and (not path.is_relative_to(root) or path == path.parent):
         return
-    _make_folder(path.parent)
-    with faults.operation():
-        path.mkdir(exist_ok=True)
-    _sync_folder(path.parent)
+    if not is_new and _identity(path) in _lasting:
+        return
+    _make_folder(path.parent, root)
+    if is_new:
+        with faults.operation():
+            path.mkdir(exist_ok=True)
+        _sync_folder(path.parent)
+    else:
+        # A folder above a base need not be readable for us.
+        with contextlib.suppress(PermissionError):
+            _sync_folder(path.parent)
+    _lasting.add(_identity(path))
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def _sync_folder(path: Path) -> None:
@@ -366,156 +384,3 @@ def _sync_folder(path: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-class Bucket(Place):
-    """A prefix of an object store, through obstore.
-
-    Parameters
-    ----------
-    store : obstore.store.ObjectStore
-    url : str
-        What it is called, for people.
-    """
-
-    def __init__(self, store: Any, url: str, prefix: str = "") -> None:
-        self._store = store
-        self._url = url.rstrip("/")
-        self._prefix = prefix
-
-    @classmethod
-    def open(cls, url: str) -> Bucket:
-        """The place that a URL names; see `open_place`."""
-        obstore = _obstore()
-        try:
-            options = {"mkdir": True} if url.startswith("file://") else {}
-            return cls(obstore.store.from_url(url, **options), url)
-        except (obstore.exceptions.BaseError, ValueError) as error:
-            reason = f"no object store at {url!r}: {_first_line(error)}"
-            raise InputError(reason, field="path") from error
-
-    def __str__(self) -> str:
-        """Its URL."""
-        return "/".join(part for part in (self._url, self._prefix) if part)
-
-    def at(self, name: str) -> Bucket:
-        """See `Place`."""
-        return Bucket(self._store, self._url, self._key(name))
-
-    def create(self, name: str, content: bytes | pa.Buffer) -> bool:
-        """See `Place`."""
-        exists = _obstore().exceptions.AlreadyExistsError
-        try:
-            self._put(name, content, "create")
-        except exists:
-            return False
-        return True
-
-    def replace(self, name: str, content: bytes | pa.Buffer) -> None:
-        """See `Place`."""
-        self._put(name, content, "overwrite")
-
-    def _put(self, name: str, content: bytes | pa.Buffer, mode: str) -> None:
-        obstore = _obstore()
-        with self._named(name, "written"), faults.operation():
-            obstore.put(self._store, self._key(name), memoryview(content), mode=mode)
-
-    def read(self, name: str) -> bytes | None:
-        """See `Place`."""
-        with self._named(name, "read"), faults.operation():
-            try:
-                return bytes(_obstore().get(self._store, self._key(name)).bytes())
-            except FileNotFoundError:
-                return None
-
-    def names(self, under: str = "") -> list[str]:
-        """See `Place`."""
-        root = self._key(under).rstrip("/")
-        skipped = len(self._prefix) + 1 if self._prefix else 0
-        with self._named(under, "read"), faults.operation():
-            listed = _obstore().list(self._store, root or None)
-            return sorted(each["path"][skipped:] for chunk in listed for each in chunk)
-
-    def remove(self, name: str) -> None:
-        """See `Place`."""
-        with (
-            contextlib.suppress(FileNotFoundError),
-            self._named(name, "removed"),
-            faults.operation(),
-        ):
-            _obstore().delete(self._store, self._key(name))
-
-    def drop_cached(self, digest: str) -> None:
-        """See `Place`."""
-        Folder(_cache_folder()).remove(digest)
-
-    def _load(self, name: str, digest: str) -> pa.Buffer:
-        cache = Folder(_cache_folder())
-        with contextlib.suppress(FileNotFoundError):
-            cached = cache._load(digest, digest)
-            if bytes_digest(cached) == digest:
-                return cached
-            cache.remove(digest)
-        with self._named(name, "read"):
-            content = bytes(_obstore().get(self._store, self._key(name)).bytes())
-        if bytes_digest(content) != digest:
-            raise CorruptionError(f"{self}/{name} does not fit its digest")
-        cache.create(digest, content)
-        return cache._load(digest, digest)
-
-    def _download(self, name: str) -> Path | None:
-        """Stream an object to a file of the cache, named by its version; None if there is none."""
-        obstore = _obstore()
-        folder = _cache_folder()
-        with self._named(name, "read"), faults.operation():
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                answer = obstore.get(self._store, self._key(name))
-            except FileNotFoundError:
-                return None
-            meta = answer.meta
-            version = f"{self}/{name} {meta['e_tag']} {meta['size']} {meta['last_modified']}"
-            path = folder / f"{bytes_digest(version.encode())}-{Path(name).name}"
-            if not path.is_file():
-                with new_file(path) as stream:
-                    for chunk in answer.stream():
-                        stream.write(chunk)
-            return path
-
-    def _key(self, name: str) -> str:
-        return "/".join(part for part in (self._prefix, name) if part)
-
-    @contextmanager
-    def _named(self, name: str, done: str) -> Iterator[None]:
-        """Turn what the store refuses into an error that names the object."""
-        exceptions = _obstore().exceptions
-        try:
-            with _named(f"{self}/{name}", done):
-                yield
-        except exceptions.AlreadyExistsError:
-            raise
-        except exceptions.BaseError as error:
-            reason = f"cannot be {done}: {_first_line(error)}"
-            raise StorageError(reason, path=f"{self}/{name}") from error
-
-
-def _cache_folder() -> Path:
-    """Where fetched objects are kept: ``VISAVIS_CACHE``, or the user's cache."""
-    given = os.environ.get(_CACHE_VARIABLE)
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "visavis"
-
-
-def _obstore() -> Any:
-    try:
-        import obstore
-        import obstore.exceptions
-        import obstore.store
-    except ImportError:
-        raise ExtraError("obstore", "objects") from None
-    return obstore
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
