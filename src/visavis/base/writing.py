@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from threading import Lock
@@ -15,7 +17,7 @@ from visavis.base.base import Base
 from visavis.base.layout import part_bytes
 from visavis.base.manifest import Manifest, PartEntry
 from visavis.base.stored import MANIFEST, StoredBase, version_folder, versions_at
-from visavis.errors import InputError
+from visavis.errors import CorruptionError, InputError
 from visavis.parts import PART_COUNT_MAX, part_count_for, parts_of
 from visavis.store import Place, bytes_digest, open_place
 
@@ -24,8 +26,10 @@ __all__ = [
     "check_part_count",
     "next_part_count",
     "part_file",
+    "remove_strays",
     "remove_version",
     "rows_of_base",
+    "without_forgotten",
     "write_base",
 ]
 
@@ -107,15 +111,16 @@ class VersionWriter:
             raise InputError(
                 f"{self.place} has a version {self.version} by another writer now", field="path"
             )
-        self._remove_strays(entries)
+        self._remove_strays()
         return StoredBase(self.place, self.version, manifest, bytes_digest(content))
 
-    def _remove_strays(self, entries: list[PartEntry]) -> None:
-        """Remove what earlier attempts at this version left."""
-        named = {f"{self._folder}/{each}" for each in (MANIFEST, *(e.file for e in entries))}
-        for name in self.place.names(self._folder):
-            if name not in named:
-                self.place.remove(name)
+    def _remove_strays(self) -> None:
+        """Remove what earlier attempts left: at this version, or killed when theirs was there."""
+        for version in versions_at(self.place):
+            # What stands beside a manifest that cannot be read is not ours to judge.
+            with suppress(CorruptionError, InputError):
+                manifest = StoredBase.open(self.place, version=version).manifest
+                remove_strays(self.place, version, manifest)
         self.place.remove_leftovers()
 
 
@@ -128,6 +133,15 @@ def part_file(index: int, content: pa.Buffer, base: Base) -> PartEntry:
         customer_count=base.customer_count,
         fact_count=len(base.facts),
     )
+
+
+def remove_strays(place: Place, version: int, manifest: Manifest) -> None:
+    """Remove what lies in the folder of a version and is not of it."""
+    folder = version_folder(version)
+    named = {f"{folder}/{each}" for each in (MANIFEST, *(e.file for e in manifest.parts))}
+    for name in place.names(folder):
+        if name not in named:
+            place.remove(name)
 
 
 def remove_version(place: Place, version: int) -> int:
@@ -175,13 +189,25 @@ def write_base(base: Base, path: str | Path | Place, *, parts: int | None = None
     """Write a base that is in memory; see `Base.write`."""
     place = path if isinstance(path, Place) else open_place(path)
     count = next_part_count(place, base.customer_count, parts)
-    writer = VersionWriter(place, count)
+    known = versions_at(place)
+    forgotten = StoredBase.open(place, version=known[-1]).manifest.forgotten if known else ()
+    base = without_forgotten(base, frozenset(forgotten))
+    writer = VersionWriter(place, count, forgotten=forgotten)
     part_index = parts_of(base.customer_ids, count)
     order = np.argsort(part_index, kind="stable")
     bounds = np.searchsorted(part_index[order], np.arange(count + 1))
     for index in range(count):
         writer.add(index, rows_of_base(base, order[bounds[index] : bounds[index + 1]]))
     return writer.publish()
+
+
+def without_forgotten(base: Base, forgotten: AbstractSet[str]) -> Base:
+    """The base of the customers whose ids are not among the tombstones, sha256 in hex."""
+    if not forgotten:
+        return base
+    ids = base.customer_ids.to_pylist()
+    kept = np.array([bytes_digest(each.encode()) not in forgotten for each in ids], dtype=np.bool_)
+    return base if kept.all() else rows_of_base(base, np.flatnonzero(kept))
 
 
 def rows_of_base(base: Base, rows: npt.NDArray[np.int64]) -> Base:

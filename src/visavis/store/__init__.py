@@ -27,9 +27,10 @@ from visavis.store.files import (
     write_json,
     write_parquet,
 )
-from visavis.store.places import Place, bytes_digest, local_file, open_place
+from visavis.store.places import Folder, Place, bytes_digest, local_file, open_place
 
 __all__ = [
+    "Folder",
     "Place",
     "bytes_digest",
     "check_readable",
