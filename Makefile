@@ -32,8 +32,9 @@ demo: $(VENV)/.core $(VENV)/.demo ## set up, then match one real data set end to
 test: $(VENV)/.core $(VENV)/.test ## set up, then run the tests (TEST_ARGS=…)
 	@$(BIN)/python -m pytest $(TEST_ARGS)
 
-test-long: $(VENV)/.core $(VENV)/.test ## ten thousand hostile worlds for the screened variants
+test-long: $(VENV)/.core $(VENV)/.test ## ten thousand hostile worlds for the screened variants, thousands of kills
 	@VISAVIS_EXAMPLES=3500 $(BIN)/python -m pytest tests/test_screen.py
+	@VISAVIS_EXAMPLES=1000 VISAVIS_KILLS=3000 $(BIN)/python -m pytest tests/test_rescore.py tests/test_rescore_faults.py
 
 asan: $(VENV)/.core $(VENV)/.test build/asan/trace_pc.so ## the kernel's tests under AddressSanitizer and UBSan
 	@$(SANITIZED) $(BIN)/python -m pytest --capture=sys $(KERNEL_TESTS)
