@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from datetime import date
 from functools import partial
@@ -213,6 +213,14 @@ class Drivers:
         """Start a process and wait for it."""
         return self.wait(self.start(scene, *given, fault=fault, **options))
 
+    def in_turn(self, count: int, start: Callable[[int], int]) -> Iterator[tuple[int, int]]:
+        """How processes 1 … count ended, in order; the next runs while one is looked at."""
+        pids = {1: start(1)}
+        for number in range(1, count + 1):
+            if number < count:
+                pids[number + 1] = start(number + 1)
+            yield number, self.wait(pids.pop(number))
+
 
 def _child(said: dict[str, Any]) -> None:
     status = FAULT
@@ -256,7 +264,8 @@ def _serve() -> None:
             answer = os.fork()
             if not answer:
                 _child(said)
-        print(answer, flush=True)
+        sys.stdout.write(f"{answer}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -418,7 +418,7 @@ class Bucket(Place):
     def _put(self, name: str, content: bytes | pa.Buffer, mode: str) -> None:
         obstore = _obstore()
         with self._named(name, "written"), faults.operation():
-            obstore.put(self._store, self._key(name), memoryview(content), mode=mode)
+            obstore.put(self._store, self._key(name), memoryview(content).cast("B"), mode=mode)
 
     def read(self, name: str) -> bytes | None:
         """See `Place`."""
