@@ -37,6 +37,7 @@ test-faults: $(VENV)/.core $(VENV)/.test ## whoever is killed, whatever fails: j
 
 test-long: $(VENV)/.core $(VENV)/.test ## ten thousand hostile worlds for the screened variants, and for torch's screen
 	@VISAVIS_EXAMPLES=3500 $(BIN)/python -m pytest tests/test_screen.py tests/test_gpu.py
+	@VISAVIS_EXAMPLES=300 VISAVIS_KILLS=1000 $(BIN)/python -m pytest tests/test_rescore.py tests/test_rescore_faults.py
 
 asan: $(VENV)/.core $(VENV)/.test build/asan/trace_pc.so ## the kernel's tests under AddressSanitizer and UBSan
 	@$(SANITIZED) $(BIN)/python -m pytest --capture=sys $(KERNEL_TESTS)

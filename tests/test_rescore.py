@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +16,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from visavis.base import StoredBase
+from visavis import kernel
+from visavis.base import Base, StoredBase
 from visavis.catalog import Catalog
 from visavis.digest import canonical_digest
 from visavis.errors import CorruptionError, InputError, NotFoundError
+from visavis.journal import Journal
 from visavis.policy import Policy
 from visavis.rescore import Job, Plan, Result, rescore
 from visavis.rescore.plan import PLAN
 from visavis.rescore.results import MANIFEST
 from visavis.schedule import ThreadPool
+from visavis.store import Place, open_place
 from worlds import World, worlds
 
 #: Worlds whose catalog changes; `make test-long` asks for more.
@@ -285,3 +290,191 @@ def test_the_whole_plan_is_checked_before_anything_is_written(world: World, tmp_
     assert not (tmp_path / "out").exists()
     with pytest.raises(NotFoundError):
         base.profile("nobody knows them")
+
+
+VARIANTS = [name for name, runs in kernel.variants().items() if runs]
+
+
+@pytest.mark.parametrize("journal", [False, True])
+def test_parts_threads_variants_and_order_change_no_byte_of_what_is_read(
+    world: World, tmp_path: Path, journal: bool
+) -> None:
+    """The files of a job are the same for each number of parts, and their rows for all."""
+    overlay = None
+    with Journal.open(tmp_path / "journal", create=True) as opened:
+        opened.append(objections=[world.customers[0]])
+        if journal:
+            overlay = opened.overlay()
+    wanted = None
+    for parts in (1, 2, 8):
+        base = stored(world, tmp_path / f"base{parts}", parts)
+        files = None
+        ways = [("portable", 2, 1), *((variant, 1, 2) for variant in VARIANTS)]
+        for number, (variant, threads, workers) in enumerate(ways):
+            out = tmp_path / f"{parts}-{number}"
+            job = Job.make(
+                base,
+                world.catalog,
+                world.policy,
+                out,
+                as_of=world.as_of,
+                overlay=overlay,
+                reasons=2,
+                threads=threads,
+                variant=variant,
+            )
+            if number % 2:
+                in_any_order(job, parts, seed=number)
+            result = job.run(lambda task, workers=workers: ThreadPool(task, workers)).result
+            result.verify()
+            held = {each.name: each.read_bytes() for each in out.rglob("*") if each.is_file()}
+            files = files or held
+            assert held == files, (variant, threads, workers)
+            digest = canonical_digest(result.read())
+            wanted = wanted or digest
+            assert digest == wanted, parts
+    if not journal:
+        assert wanted == canonical_digest(expected(world, reasons=2))
+
+
+def in_any_order(job: Job, parts: int, *, seed: int) -> None:
+    """Publish all parts but one, in an order drawn by lot, as workers elsewhere might."""
+    order = random.Random(seed).sample(range(parts), parts)
+    for index in order[1:]:
+        job.task(index)
+
+
+def test_nobody_left_to_match_is_a_result_without_rows(world: World, tmp_path: Path) -> None:
+    base = stored(world, tmp_path / "base")
+    with Journal.open(tmp_path / "journal", create=True) as journal:
+        journal.append(objections=list(world.customers))
+        overlay = journal.overlay()
+    policy = known_to(world.catalog, world.policy)
+    for name, since in (("old", None), ("new", tmp_path / "old")):
+        catalog = Catalog.from_rows(world.capabilities[: None if since is None else -1])
+        job = Job.make(base, catalog, policy, tmp_path / name, overlay=overlay, reasons=1)
+        result = job.run(since=since).result
+        result.verify()
+        assert (result.customer_count, result.opportunity_count) == (0, 0)
+        table = result.read()
+        assert table.num_rows == 0
+        assert "reasons" in table.column_names
+        assert result.lookup(world.customers[0]).num_rows == 0
+
+
+def test_what_is_gone_alone_asks_the_kernel_only_where_it_was_offered(
+    world: World, tmp_path: Path
+) -> None:
+    """Parts that lost nothing count nothing, and the counts add up all the same."""
+    policy = known_to(world.catalog, Policy(k=1, ev_min=None)).model_copy(
+        update={"consent_not_needed": world.policy.consent_not_needed}
+    )
+    base = stored(world, tmp_path / "base", 8)
+    old = rescore(base, world.catalog, policy, tmp_path / "old", as_of=world.as_of).result
+    named = old.read()["capability_id"].to_pylist()
+    rare = min(set(named), key=lambda each: (named.count(each), each))
+    catalog = Catalog.from_rows([each for each in world.capabilities if each["id"] != rare])
+    job = Job.make(base, catalog, policy, tmp_path / "new", as_of=world.as_of)
+    report = job.run(since=tmp_path / "old")
+    assert report.note is None
+    assert 0 < report.stats["matched_in_full"] < len(world.customers)
+    full = rescore(base, catalog, policy, tmp_path / "full", as_of=world.as_of)
+    assert report.result.manifest == full.result.manifest
+
+
+def test_a_base_that_changes_under_a_job_stops_it(world: World, tmp_path: Path) -> None:
+    """A new version does not touch it; files that are replaced are told by their digest."""
+    base = stored(world, tmp_path / "base")
+    job = Job.make(base, world.catalog, world.policy, tmp_path / "out", as_of=world.as_of)
+    other = replace(world, indicators=world.indicators + 1)
+    assert stored(other, tmp_path / "base").version == 2
+    same(job.run().result, expected(world, reasons=None))
+    again = Job.make(base, world.catalog, world.policy, tmp_path / "again", as_of=world.as_of)
+    shutil.rmtree(tmp_path / "base")
+    stored(other, tmp_path / "base")
+    with pytest.raises(CorruptionError, match="of the parts could not be computed"):
+        again.run()
+    replaced = StoredBase.open(tmp_path / "base")
+    with pytest.raises(InputError, match=r"holds another job.*its base_digest is"):
+        rescore(replaced, world.catalog, world.policy, tmp_path / "again", as_of=world.as_of)
+
+
+def test_a_part_under_the_name_of_another_is_not_taken_for_it(world: World, tmp_path: Path) -> None:
+    base = stored(world, tmp_path / "base")
+    full = rescore(base, world.catalog, world.policy, tmp_path / "full", as_of=world.as_of).result
+    out = tmp_path / "out"
+    (out / "parts").mkdir(parents=True)
+    (out / PLAN).write_bytes((tmp_path / "full" / PLAN).read_bytes())
+    one, other = full.manifest.parts[:2]
+    wrong = other.file.replace("part-00001", "part-00000")
+    (out / wrong).write_bytes((tmp_path / "full" / other.file).read_bytes())
+    report = rescore(base, world.catalog, world.policy, out, as_of=world.as_of)
+    assert report.computed_count == 4
+    assert report.result.manifest == full.manifest
+    assert not (out / wrong).exists()
+    assert (out / one.file).exists()
+
+
+def test_an_excluded_customer_of_a_damaged_part_stops_that_part_alone(
+    world: World, tmp_path: Path
+) -> None:
+    base = stored(world, tmp_path / "base")
+    excluded = base.part(2).customer_ids.to_pylist() or base.read().customer_ids.to_pylist()
+    policy = Policy(exclusions={"customers": (excluded[0],)}, consent_not_needed=())
+    policy = world.policy.model_copy(update={"exclusions": policy.exclusions})
+    (victim,) = (tmp_path / "base").rglob("part-00002.*")
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[:-1])
+    with pytest.raises(CorruptionError, match=r"part 2: .*part-00002"):
+        rescore(base, world.catalog, policy, tmp_path / "out", as_of=world.as_of)
+    victim.write_bytes(whole)
+    report = rescore(base, world.catalog, policy, tmp_path / "out", as_of=world.as_of)
+    assert report.computed_count == 1
+    assert report.result.lookup(excluded[0]).num_rows == 0
+
+
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_base_and_result_may_be_objects(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The same files as in folders; a prefix below another one included."""
+    pytest.importorskip("obstore", reason="objects need the extra: obstore is not installed")
+    monkeypatch.setenv("VISAVIS_CACHE", str(tmp_path / "cache"))
+    place = objects(tmp_path, kind)
+    folder = rescore(
+        stored(world, tmp_path / "base"),
+        world.catalog,
+        world.policy,
+        tmp_path / "out",
+        as_of=world.as_of,
+    ).result
+    base = Base.read(tmp_path / "base").write(place.at("base"), parts=4)  # type: ignore[arg-type]
+    assert base.digest == StoredBase.open(tmp_path / "base").digest
+    out = place.at("results/out")
+    report = rescore(base, world.catalog, world.policy, out, as_of=world.as_of)
+    assert report.result.manifest == folder.manifest
+    report.result.verify()
+    assert out.names() == sorted(
+        each.relative_to(tmp_path / "out").as_posix()
+        for each in (tmp_path / "out").rglob("*")
+        if each.is_file()
+    )
+    out.remove(MANIFEST)
+    out.remove(folder.manifest.parts[1].file)
+    with pytest.raises(InputError, match="not finished"):
+        Result.open(out)
+    again = rescore(base, world.catalog, world.policy, out, as_of=world.as_of)
+    assert again.computed_count == 1
+    assert again.result.read().equals(folder.read())
+    assert Result.open(out).lookup(world.customers[0]).equals(folder.lookup(world.customers[0]))
+
+
+def objects(folder: Path, kind: str) -> Place:
+    from obstore.store import MemoryStore
+
+    from visavis.store.places import Bucket
+
+    if kind == "memory":
+        return Bucket(MemoryStore(), "memory://", "")
+    (folder / "store").mkdir()
+    return open_place((folder / "store").as_uri())

@@ -11,6 +11,8 @@ belongs to no manifest yet, and is removed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,16 +20,16 @@ import pyarrow.compute as pc
 from visavis.base.layout import part_bytes
 from visavis.base.manifest import part_file
 from visavis.base.stored import MANIFEST as VERSION_MANIFEST
-from visavis.base.stored import StoredBase, version_folder, versions_at
+from visavis.base.stored import StoredBase, is_of_version, version_folder, versions_at
 from visavis.base.writing import part_entry, rows_of_base
 from visavis.domain import CUSTOMER_ID
 from visavis.errors import InputError, NotFoundError
 from visavis.parts import part_of
-from visavis.rescore.part import write_part
+from visavis.rescore.part import named_part, write_part
 from visavis.rescore.plan import PLAN, Plan, ResultManifest
 from visavis.rescore.results import MANIFEST as RESULT_MANIFEST
-from visavis.rescore.results import Result, plain
-from visavis.store import Place, bytes_digest
+from visavis.rescore.results import Result, files_of_jobs, marks_name, plain
+from visavis.store import Folder, Place, bytes_digest
 
 __all__ = ["forget_in_base", "forget_in_result"]
 
@@ -53,10 +55,15 @@ def forget_in_base(place: Place, customer_id: str) -> int:
         raise InputError(f"{place} holds no base", field="path")
     count = sum(_forget_in_version(place, each, customer_id, tombstone) for each in versions)
     published = {version_folder(each) for each in versions}
-    for name in place.names():
-        # Of a version that was never published: nobody reads it, and it may hold anybody.
-        if name.partition("/")[0] not in published:
-            place.remove(name)
+    # Of a version that was never published: nobody reads it, and it may hold anybody.
+    _remove(
+        place,
+        (
+            name
+            for name in place.names()
+            if is_of_version(name) and name.partition("/")[0] not in published
+        ),
+    )
     place.remove_leftovers()
     return count
 
@@ -92,16 +99,17 @@ def _forget_in_version(place: Place, version: int, customer_id: str, tombstone: 
     if changed != manifest:
         place.replace(f"{folder}/{VERSION_MANIFEST}", changed.to_bytes())
     named = {f"{folder}/{each}" for each in (VERSION_MANIFEST, *(e.file for e in entries))}
-    _remove_others(place, folder, named)
-    if row >= 0:
-        place.drop_cached(manifest.parts[index].sha256)
+    _remove(place, (name for name in place.names(folder) if name not in named))
     return row >= 0
 
 
-def _remove_others(place: Place, under: str, named: set[str]) -> None:
-    for name in place.names(under):
-        if name not in named:
-            place.remove(name)
+def _remove(place: Place, names: Iterable[str]) -> None:
+    """Remove files and what this machine keeps of them, in the order that finds both again."""
+    for name in names:
+        content = place.read(name)
+        if content is not None:
+            place.drop_cached(bytes_digest(content))
+        place.remove(name)
 
 
 def forget_in_result(place: Place, customer_id: str) -> int:
@@ -122,6 +130,9 @@ def forget_in_result(place: Place, customer_id: str) -> int:
     _tombstone(customer_id)
     stands = place.read(PLAN)
     if stands is None:
+        # What is left where an unfinished job was removed: then this is done.
+        if isinstance(place, Folder) and place.path.is_dir() and not place.names():
+            return 0
         raise InputError(f"{place} holds no result", field="path")
     Plan.parse(stands, f"{place}/{PLAN}")
     if place.read(RESULT_MANIFEST) is None:
@@ -144,10 +155,8 @@ def forget_in_result(place: Place, customer_id: str) -> int:
             forgotten_count=manifest.forgotten_count + 1,
         )
         place.replace(RESULT_MANIFEST, changed.to_bytes())
-    named = {each.file for each in parts}
-    _remove_others(place, "parts", named)
-    if count:
-        place.drop_cached(manifest.parts[index].sha256)
+    named = {marks_name(manifest.marks_sha256), *(each.file for each in parts)}
+    _remove(place, (name for name in files_of_jobs(place) if name not in named))
     place.remove_leftovers()
     return count
 
@@ -163,13 +172,8 @@ def _coded(table: pa.Table) -> pa.Table:
 
 def _drop_unfinished(place: Place) -> int:
     """Remove a job's parts, then its plan: it begins anew when it is asked for again."""
-    count = 0
-    for name in place.names("parts"):
-        count += 1
-        place.remove(name)
-    for name in place.names():
-        if name != PLAN:
-            place.remove(name)
-    place.remove(PLAN)
+    names = files_of_jobs(place)
+    _remove(place, names)
     place.remove_leftovers()
-    return count
+    place.remove(PLAN)
+    return sum(named_part(name) is not None for name in names)

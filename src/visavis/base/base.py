@@ -220,7 +220,7 @@ class Base:
         Returns
         -------
         StoredBase
-            The version that was published.
+            The version that was published; who was forgotten in the last one is not in it.
         """
         # What is on disk is made of what is in memory: `writing` stands above this module.
         from visavis.base.writing import write_base

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
@@ -32,7 +33,7 @@ from visavis.base.door import FACT_SCHEMA
 from visavis.base.layout import part_from
 from visavis.base.manifest import Manifest
 from visavis.domain import CUSTOMER_ID
-from visavis.errors import CorruptionError, InputError, NotFoundError
+from visavis.errors import CorruptionError, InputError, NotFoundError, SetupError
 from visavis.parts import part_of, parts_of
 from visavis.store import Place, bytes_digest, open_place
 
@@ -41,6 +42,7 @@ __all__ = [
     "VERSION_FOLDER",
     "Profile",
     "StoredBase",
+    "is_of_version",
     "joined",
     "version_folder",
     "versions_at",
@@ -65,6 +67,11 @@ class Profile(NamedTuple):
 def version_folder(version: int) -> str:
     """The folder of a version: ``v0001``."""
     return f"v{version:04d}"
+
+
+def is_of_version(name: str) -> bool:
+    """Whether a file of a base's place stands in the folder of a version."""
+    return VERSION_FOLDER.match(name) is not None
 
 
 def versions_at(place: Place) -> list[int]:
@@ -158,8 +165,8 @@ class StoredBase:
 
     @cached_property
     def head(self) -> Base:
-        """A base without customers, with the schemas of this one."""
-        first = self.part(0)
+        """A base without customers, with the schemas of this one: of any part that is whole."""
+        first = self._any_part()
         return Base(
             first.customer_ids[:0],
             first.indicators[:0],
@@ -169,6 +176,13 @@ class StoredBase:
             first.as_of,
             self.indicator_scale,
         )
+
+    def _any_part(self) -> Base:
+        # One damaged part must not keep a job from the others.
+        for index in range(self.part_count - 1):
+            with suppress(SetupError):
+                return self.part(index)
+        return self.part(self.part_count - 1)
 
     def part(self, index: int) -> Base:
         """The profiles of a part, mapped, its digest checked.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 from collections.abc import Collection, Iterable
 from datetime import date
@@ -30,8 +29,10 @@ __all__ = [
     "forgotten_at",
     "next_part_count",
     "part_entry",
+    "remove_strays",
     "remove_version",
     "rows_of_base",
+    "without_forgotten",
     "write_base",
 ]
 
@@ -160,12 +161,12 @@ class VersionWriter:
         return {f"{self._folder}/{entry.file}" for entry in manifest.parts}
 
     def _remove_strays(self) -> None:
-        """Remove what earlier attempts at this version left."""
-        name = f"{self._folder}/{MANIFEST}"
-        content = self.place.read(name)
-        if content is not None:
-            kept = {name} | self._names_of(Manifest.parse(content, f"{self.place}/{name}"))
-            self.place.remove(*sorted(set(self.place.names(self._folder)) - kept))
+        """Remove what earlier attempts left: at this version, or killed when theirs was there."""
+        for version in versions_at(self.place):
+            # What stands beside a manifest that cannot be read is not ours to judge.
+            with contextlib.suppress(CorruptionError, InputError):
+                manifest = StoredBase.open(self.place, version=version).manifest
+                remove_strays(self.place, version, manifest)
         self.place.remove_leftovers()
 
     def abandon(self) -> None:
@@ -184,6 +185,13 @@ def part_entry(base: Base, file: str, sha256: str) -> PartEntry:
     return PartEntry(
         file=file, sha256=sha256, customer_count=base.customer_count, fact_count=len(base.facts)
     )
+
+
+def remove_strays(place: Place, version: int, manifest: Manifest) -> None:
+    """Remove what lies in the folder of a version and is not of it."""
+    folder = version_folder(version)
+    named = {f"{folder}/{each}" for each in (MANIFEST, *(e.file for e in manifest.parts))}
+    place.remove(*sorted(set(place.names(folder)) - named))
 
 
 def remove_version(place: Place, version: int) -> int:
@@ -238,7 +246,7 @@ def are_forgotten(ids: pa.StringArray, forgotten: Collection[str]) -> npt.NDArra
     """Which ids have a tombstone, (n,)."""
     if not forgotten:
         return np.zeros(len(ids), dtype=bool)
-    found = [hashlib.sha256(each.encode()).hexdigest() in forgotten for each in ids.to_pylist()]
+    found = [bytes_digest(each.encode()) in forgotten for each in ids.to_pylist()]
     return np.array(found, dtype=bool)
 
 
@@ -273,6 +281,12 @@ def write_base(base: Base, path: str | Path | Place, *, parts: int | None = None
     except BaseException:
         writer.abandon()
         raise
+
+
+def without_forgotten(base: Base, forgotten: Collection[str]) -> Base:
+    """The base of the customers whose ids are not among the tombstones, sha256 in hex."""
+    rows = np.flatnonzero(~are_forgotten(base.customer_ids, forgotten))
+    return base if len(rows) == base.customer_count else rows_of_base(base, rows)
 
 
 def rows_of_base(base: Base, rows: npt.NDArray[np.int64]) -> Base:

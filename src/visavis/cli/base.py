@@ -115,19 +115,22 @@ def forget(
     if not (base or journal or results):
         raise InputError("name a --base, a --journal or --results", field="--base")
     counts: dict[str, int] = {}
+
+    def tell(where: str, count: int) -> None:
+        counts[where] = count
+        if not as_json:
+            print(f"{cell(where)}: {count:,} removed", flush=True)
+
     # The journal first: from then on the customer counts as one who objected.
     for file in journal or []:
         with named(path="--journal", customer_id="CUSTOMER"), Journal.open(file) as opened:
-            counts[str(file)] = opened.forget(customer)
+            tell(str(file), opened.forget(customer))
     for options, forgotten_in, name in (
         (base, forget_in_base, "--base"),
         (results, forget_in_result, "--results"),
     ):
         for where in options or []:
             with named(path=name, customer_id="CUSTOMER"):
-                counts[where] = forgotten_in(open_place(where), customer)
+                tell(where, forgotten_in(open_place(where), customer))
     if as_json:
         print_json({"removed": counts})
-        return
-    for where, count in counts.items():
-        print(f"{cell(where)}: {count:,} removed")

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -102,7 +103,25 @@ def rescore(
             said = "visavis: stopped; what is done is kept: run the same command again to go on"
             print(said, file=sys.stderr)
             sys.exit(_EXIT_INTERRUPTED)
+    if journal is not None:
+        report = replace(report, note=_noted(report.note, _recorded_since(job, journal)))
     _print_report(report, time.perf_counter() - began, as_json)
+
+
+def _recorded_since(job: Job, journal: Path) -> str | None:
+    """What a job that was planned earlier does not know, in words; None if that is nothing."""
+    since = read_overlay(journal, after=job.plan.journal_offset)
+    count = since.through - since.after
+    if not count:
+        return None
+    return (
+        f"the journal holds {count:,} entries since offset {since.after}, up to which this job was "
+        f"planned, {len(since.objections):,} of them objections: a result with them goes elsewhere"
+    )
+
+
+def _noted(*notes: str | None) -> str | None:
+    return "; ".join(each for each in notes if each) or None
 
 
 def _job(
@@ -121,7 +140,10 @@ def _job(
     with named("--journal", path="--journal"):
         if journal is not None:
             after = stored.manifest.journal_offset
-            overlay = read_overlay(journal, after=after, through=planned_offset(out))
+            planned = planned_offset(out)
+            # A plan from before the base's offset is another job's: its own error says so.
+            through = planned if planned is not None and planned >= after else None
+            overlay = read_overlay(journal, after=after, through=through)
     with named("--catalog", path="--catalog"):
         capabilities = Catalog.read(catalog)
     with named(policy="--policy", as_of="--as-of", variant="--variant", path="--out"):

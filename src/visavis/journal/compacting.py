@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
-from visavis.base import Base, StoredBase, VersionWriter
-from visavis.base.writing import rows_of_base
-from visavis.journal.entries import id_digest
+from visavis.base import StoredBase, VersionWriter
+from visavis.base.writing import without_forgotten
 from visavis.journal.overlay import Overlay
 
-__all__ = ["compact", "without_forgotten"]
+__all__ = ["compact"]
 
 
 def compact(
@@ -47,12 +44,3 @@ def compact(
         if progress is not None:
             progress(index + 1, base.part_count)
     return writer.publish()
-
-
-def without_forgotten(base: Base, forgotten: set[str]) -> Base:
-    """The base of the customers whose ids are not among the tombstones, sha256 in hex."""
-    if not forgotten:
-        return base
-    ids = base.customer_ids.to_pylist()
-    kept = np.array([id_digest(each).hex() not in forgotten for each in ids], dtype=np.bool_)
-    return base if kept.all() else rows_of_base(base, np.flatnonzero(kept))

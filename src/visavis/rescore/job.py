@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
-from typing import Final
 
 from visavis import kernel
 from visavis.base import StoredBase
@@ -20,20 +18,19 @@ from visavis.errors import (
     InputError,
     NotFoundError,
     SetupError,
+    StorageError,
 )
 from visavis.journal import Overlay
 from visavis.policy import Policy
 from visavis.rescore.delta import delta_of
 from visavis.rescore.marks import marks_of
-from visavis.rescore.part import MatchPart, PartMaker, entry_of
+from visavis.rescore.part import MatchPart, PartMaker, entry_of, named_part
 from visavis.rescore.plan import PLAN, PartEntry, Plan, ResultManifest
-from visavis.rescore.results import MANIFEST, Result, marks_name
+from visavis.rescore.results import MANIFEST, Result, marks_name, remove_strays
 from visavis.schedule import Event, Outcome, PartReceipt, Pool, ThreadPool, run_parts
 from visavis.store import Place, bytes_digest, open_place
 
 __all__ = ["Job", "Report", "planned_offset", "rescore"]
-
-_PART_FILE: Final = re.compile(r"parts/part-([0-9]{5,7})\.([0-9a-f]{64})\.parquet")
 
 #: Makes the pool that computes parts, given the task.
 PoolMaker = Callable[[PartMaker], Pool]
@@ -131,6 +128,9 @@ class Job:
                 base.profile(customer_id)
             except NotFoundError as error:
                 raise InputError(str(error), field="policy.exclusions.customers") from None
+            except (CorruptionError, StorageError):
+                # The part that cannot be opened fails by itself, and the others are done.
+                continue
         changes = overlay is not None and not overlay.is_empty
         plan = Plan(
             contract=kernel.CONTRACT_VERSION,
@@ -188,7 +188,7 @@ class Job:
         Raises
         ------
         InputError
-            If another job's result, or something else, stands there.
+            If another job stands there.
         SetupError
             If some parts could not be computed: what was is kept, and the job can be run again.
         """
@@ -237,22 +237,25 @@ class Job:
                 raise InputError(f"{reason}: {_difference(other, self.plan)}", field="out")
         if self.out.read(MANIFEST) is None:
             return None
-        return Result.open(self.out)
+        result = Result.open(self.out)
+        # Of whoever was killed between publishing it and cleaning up.
+        remove_strays(result)
+        return result
 
     def published(self) -> dict[int, PartEntry]:
         """The parts that are there; what is damaged is removed and computed again."""
         entries: dict[int, PartEntry] = {}
         for name in self.out.names("parts"):
-            found = _PART_FILE.fullmatch(name)
-            if found is None:
+            found = named_part(name)
+            if found is None or found[0] >= self.plan.part_count:
                 continue
             try:
-                entry = entry_of(self.out, name, found[2], self.plan.job_id)
+                entry = entry_of(self.out, name, self.plan.job_id)
             except CorruptionError:
                 self.out.remove(name)
                 continue
-            entries.setdefault(int(found[1]), entry)
-        return {part: entry for part, entry in entries.items() if part < self.plan.part_count}
+            entries.setdefault(found[0], entry)
+        return entries
 
     def _finish(self, entries: dict[int, PartEntry]) -> Result:
         parts = tuple(entries[part] for part in range(self.plan.part_count))
@@ -261,13 +264,9 @@ class Job:
         self.out.create(marks_name(marks_sha256), marks)
         manifest = ResultManifest.of(self.plan.job_id, parts, marks_sha256=marks_sha256)
         self.out.create(MANIFEST, manifest.to_bytes())
+        # Another driver may have been first, with parts that another version of Parquet wrote.
         result = Result.open(self.out)
-        # Parts that another writer of Parquet has made of the same job, and what was never linked.
-        named = {part.file for part in result.manifest.parts}
-        for name in self.out.names("parts"):
-            if name not in named:
-                self.out.remove(name)
-        self.out.remove_leftovers()
+        remove_strays(result)
         return result
 
 
@@ -341,5 +340,6 @@ def _difference(other: Plan, mine: Plan) -> str:
 
 
 def _summed(counts: list[dict[str, int]]) -> dict[str, int]:
-    names = counts[0] if counts else ()
-    return {name: sum(each[name] for each in counts) for name in names}
+    # Not every part counts the same: by what changed, some need no kernel at all.
+    names = dict.fromkeys(name for each in counts for name in each)
+    return {name: sum(each.get(name, 0) for each in counts) for name in names}

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,7 @@ __all__ = [
     "PartMaker",
     "PartMatch",
     "entry_of",
+    "named_part",
     "part_name",
     "read_part",
     "write_part",
@@ -46,6 +48,9 @@ Amend = Callable[[Base], Base]
 _DIGEST: Final = b"visavis.digest"
 _CUSTOMERS: Final = b"visavis.customer_count"
 _JOB: Final = b"visavis.job_id"
+_PART: Final = b"visavis.part_index"
+
+_PART_FILE: Final = re.compile(r"parts/part-([0-9]{5,7})\.([0-9a-f]{64})\.parquet")
 
 
 class PartMatch(NamedTuple):
@@ -194,12 +199,19 @@ def part_name(part_index: int, sha256: str) -> str:
     return f"parts/part-{part_index:05d}.{sha256}.parquet"
 
 
+def named_part(name: str) -> tuple[int, str] | None:
+    """Index and sha256 of a part by its name; None if it is no part's."""
+    found = _PART_FILE.fullmatch(name)
+    return None if found is None else (int(found[1]), found[2])
+
+
 def write_part(
     out: Place, part_index: int, table: pa.Table, customer_count: int, job_id: str
 ) -> PartEntry:
     """Publish the opportunities of a part."""
     digest = canonical_digest(table)
-    said = {_DIGEST: digest, _CUSTOMERS: str(customer_count), _JOB: job_id}
+    said = {_DIGEST: digest, _CUSTOMERS: str(customer_count)}
+    said |= {_JOB: job_id, _PART: str(part_index)}
     sink = pa.BufferOutputStream()
     pq.write_table(
         table.replace_schema_metadata({**(table.schema.metadata or {}), **said}),
@@ -239,20 +251,21 @@ def read_part(out: Place, file: str, sha256: str) -> pa.Table:
         raise CorruptionError(f"{out}/{file} is no part of a result: {error}") from error
 
 
-def entry_of(out: Place, file: str, sha256: str, job_id: str) -> PartEntry:
+def entry_of(out: Place, file: str, job_id: str) -> PartEntry:
     """What a part that was published earlier is, from its own bytes.
 
     Raises
     ------
     CorruptionError
-        If it is not as it was written, or of another job.
+        If it is not as it was written, or of another job or part.
     """
+    part_index, sha256 = named_part(file) or (-1, "")
     content = out.fetch(file, sha256)
     try:
         with pq.ParquetFile(pa.BufferReader(content)) as source:
             said = source.schema_arrow.metadata or {}
-            if said.get(_JOB, b"").decode() != job_id:
-                raise CorruptionError(f"{out}/{file} is of another job")
+            if (said.get(_JOB), said.get(_PART)) != (job_id.encode(), b"%d" % part_index):
+                raise CorruptionError(f"{out}/{file} is of another job or part")
             return PartEntry(
                 file=file,
                 sha256=sha256,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,23 @@ from visavis.domain import CUSTOMER_ID
 from visavis.errors import CorruptionError, InputError
 from visavis.parts import part_of
 from visavis.rescore.marks import Marks
-from visavis.rescore.part import read_part
+from visavis.rescore.part import named_part, read_part
 from visavis.rescore.plan import PLAN, Plan, ResultManifest
 from visavis.store import Place, open_place
 
-__all__ = ["MANIFEST", "Result", "marks_name", "plain", "sorted_by_customer"]
+__all__ = [
+    "MANIFEST",
+    "Result",
+    "files_of_jobs",
+    "marks_name",
+    "plain",
+    "remove_strays",
+    "sorted_by_customer",
+]
 
 MANIFEST: Final = "manifest.json"
+
+_MARKS_FILE: Final = re.compile(r"capabilities\.[0-9a-f]{64}\.arrow")
 
 
 @dataclass(frozen=True)
@@ -106,6 +117,8 @@ class Result:
         CorruptionError
             If the customer's part is not as it was written.
         """
+        if not isinstance(customer_id, str):
+            raise InputError(f"must be text, got {customer_id!r:.60}", field=CUSTOMER_ID)
         try:
             index = part_of(customer_id, self.plan.part_count)
         except UnicodeEncodeError:
@@ -146,6 +159,25 @@ class Result:
 def marks_name(sha256: str) -> str:
     """What the marks of a result's capabilities are called."""
     return f"capabilities.{sha256}.arrow"
+
+
+def files_of_jobs(place: Place) -> list[str]:
+    """What jobs have written at a place, plan and manifest apart; other files are not ours."""
+    return [
+        name
+        for name in place.names()
+        if named_part(name) is not None or _MARKS_FILE.fullmatch(name)
+    ]
+
+
+def remove_strays(result: Result) -> None:
+    """Remove what is not of a result: of killed drivers, or of another version of a writer."""
+    held = result.manifest
+    named = {marks_name(held.marks_sha256), *(part.file for part in held.parts)}
+    for name in files_of_jobs(result.place):
+        if name not in named:
+            result.place.remove(name)
+    result.place.remove_leftovers()
 
 
 def plain(table: pa.Table) -> pa.Table:

@@ -29,9 +29,10 @@ from visavis.store.files import (
     write_json,
     write_parquet,
 )
-from visavis.store.places import Place, bytes_digest
+from visavis.store.places import Folder, Place, bytes_digest
 
 __all__ = [
+    "Folder",
     "Place",
     "bytes_digest",
     "check_readable",
