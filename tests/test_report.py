@@ -146,7 +146,7 @@ def full() -> dict[str, Any]:
             "stats": {"screened": 40_000, "skipped_by_rule": 16_400},
             "seconds": {"match": 0.71, "campaigns": 5.15, "held_out": 0.0123},
             "digests": {"base": "0fbe9d", "catalog": "9fa1e6"},
-            "files": {"base/base.json": "452b27"},
+            "files": {"base/v0001/manifest.json": "452b27"},
             "inputs": {"transactions.parquet": "76623b"},
             "versions": {"visavis": "0.1.0", "numpy": "2.4.6"},
             "command": "visavis demo --out 'my folder'",

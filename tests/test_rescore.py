@@ -472,7 +472,7 @@ def test_base_and_result_may_be_objects(
 def objects(folder: Path, kind: str) -> Place:
     from obstore.store import MemoryStore
 
-    from visavis.store.places import Bucket
+    from visavis.store.buckets import Bucket
 
     if kind == "memory":
         return Bucket(MemoryStore(), "memory://", "")
