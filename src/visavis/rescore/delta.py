@@ -18,7 +18,7 @@ A list under limits is never merged: what a changed capability made room for may
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -29,6 +29,8 @@ import pyarrow.compute as pc
 from visavis import kernel
 from visavis.domain import CUSTOMER_ID
 from visavis.engine import Engine, Matches
+from visavis.engine.blocks import history_of
+from visavis.engine.matches import joined
 from visavis.policy import Policy
 from visavis.rescore.marks import marks_of
 from visavis.rescore.part import MatchPart, PartMatch
@@ -39,6 +41,9 @@ __all__ = ["DeltaPart", "delta_of"]
 
 #: What an earlier plan may differ in.
 _MAY_DIFFER: Final = {"catalog_digest", "capability_count", "reasons", "distinctive", "notice"}
+
+#: Customers matched together; a part has some of these groups.
+_GROUP_ROWS: Final = 2**11
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
@@ -93,7 +98,7 @@ class DeltaPart:
         """The opportunities of a part."""
         engine = self.full.engine(self.full.profiles(part_index))
         old = _Lists.of(self.since.part(part_index), engine, self.gone)
-        new = self._match_changed(engine)
+        new = self._match_changed(engine, old)
         lists, is_open = self._settled(old, new, engine.policy)
         counts = [new.stats] if new is not None else []
         times = [new.nanoseconds] if new is not None else []
@@ -111,19 +116,45 @@ class DeltaPart:
         stats = {**result.stats, "matched_in_full": len(rows)}
         return PartMatch(table, len(engine.customer_index), stats, result.nanoseconds)
 
-    def _match_changed(self, engine: Engine) -> kernel.MatchResult | None:
-        """Every customer against the changed capabilities alone, as if there were no limits."""
+    def _match_changed(self, engine: Engine, old: _Lists) -> kernel.MatchResult | None:
+        """Every customer against the changed capabilities alone, as if there were no limits.
+
+        Of a customer whose list is full only what ranks before its last matters. Customers with
+        nearly the same last expected value are matched together, above the least of them: of 1 M
+        customers × 102 of 10,240 capabilities the kernel took a quarter of the time for it.
+        """
         if not len(self.changed):
             return None
-        rows = engine.customer_index
+        policy, rows = engine.policy, engine.customer_index
+        n, k = len(rows), min(policy.k, len(self.changed))
+        least = np.full(n, -np.inf if policy.ev_min is None else policy.ev_min)
+        is_full = old.count == policy.k
+        least[is_full] = np.maximum(least, old.expected_value[:, -1])[is_full]
+        order = np.argsort(least, kind="stable")
+        found = [
+            self._match_some(engine, rows[some], k, float(least[some[0]]))
+            for some in (order[at : at + _GROUP_ROWS] for at in range(0, n, _GROUP_ROWS))
+        ] or [self._match_some(engine, rows, k, np.inf)]
+        together = joined(found)
+        place = np.empty(n, dtype=np.int64)
+        place[order] = np.arange(n)
+        return replace(
+            together,
+            capability_index=together.capability_index[place],
+            expected_value=together.expected_value[place],
+            propensity=together.propensity[place],
+            opportunity_count=together.opportunity_count[place],
+        )
+
+    def _match_some(self, engine: Engine, rows: Int64, k: int, ev_min: float) -> kernel.MatchResult:
         planes, plane_index = engine.eligibility
         return kernel.match(
             engine.base.indicators[rows],
             self._panel(engine),
-            k=min(engine.policy.k, len(self.changed)),
+            k=k,
             eligible=kernel.Eligibility(planes[rows], plane_index[self.changed]),
             history=_history_of(engine.history, rows, self.changed),
-            ev_min=engine.policy.ev_min,
+            ev_min=ev_min,
             variant=engine.variant,
         )
 
@@ -279,18 +310,17 @@ class _Lists:
 
 def _history_of(history: kernel.History, rows: Int64, chosen: Int64) -> kernel.History:
     """The adjustments of some rows with some capabilities, which are numbered anew."""
-    sizes = np.diff(history.indptr)
-    owner = np.repeat(np.arange(len(sizes)), sizes)
-    place = np.searchsorted(chosen, history.capability_index)
-    place = np.minimum(place, len(chosen) - 1)
-    kept = chosen[place] == history.capability_index
-    counts = np.bincount(owner[kept], minlength=len(sizes))
-    # Rows that are not matched have no place in the answer.
-    is_row = np.zeros(len(sizes), dtype=np.bool_)
-    is_row[rows] = True
-    kept &= is_row[owner]
-    indptr = np.concatenate([[0], np.cumsum(counts[rows])]).astype(np.int64)
-    return kernel.History(indptr, place[kept].astype(np.int32), history.adjustment[kept])
+    indptr, capability_index, adjustment = history_of(history, rows)
+    inside = slice(int(indptr[0]), int(indptr[-1]))
+    entries = capability_index[inside]
+    place = np.minimum(np.searchsorted(chosen, entries), len(chosen) - 1)
+    kept = chosen[place] == entries
+    before = np.concatenate([[0], np.cumsum(kept)])
+    return kernel.History(
+        before[indptr - indptr[0]].astype(np.int64),
+        place[kept].astype(np.int32),
+        adjustment[inside][kept],
+    )
 
 
 def _summed(counts: list[dict[str, int]]) -> dict[str, int]:
