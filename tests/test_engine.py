@@ -163,7 +163,12 @@ def test_what_every_capability_weighs_alike_is_no_distinctive_reason() -> None:
     assert distinctive["reasons"].to_pylist() == [[], []]
 
 
-@pytest.mark.parametrize("wrong", [-1, 1.0, "3", None, True])
+def test_reasons_may_be_left_out() -> None:
+    found = small([[1]]).engine().match()
+    assert found.to_table(reasons=None).equals(found.to_table().drop_columns(["reasons"]))
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.0, "3", True])
 def test_the_number_of_reasons_is_checked(wrong: Any) -> None:
     found = small([[1]]).engine().match()
     with pytest.raises(InputError) as caught:

@@ -13,7 +13,7 @@ serves the batch, the gateway and `explain`. Unknown means not eligible.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Final
 
@@ -79,6 +79,9 @@ class Gates:
     catalog: Catalog
     policy: Policy
     rules: Mapping[str, Rule]
+    _groups: dict[date, tuple[list[_Key], npt.NDArray[np.int32]]] = field(
+        default_factory=dict, repr=False
+    )
 
     @classmethod
     def compile(cls, catalog: Catalog, policy: Policy, schema: pa.Schema) -> Gates:
@@ -113,9 +116,7 @@ class Gates:
 
     def groups(self, as_of: date) -> npt.NDArray[np.int32]:
         """Codes, (n_capabilities,): capabilities of one code share a plane, whatever the base."""
-        numbers: dict[_Key, int] = {}
-        groups = [numbers.setdefault(key, len(numbers)) for key in self._keys(as_of)]
-        return np.array(groups, dtype=np.int32)
+        return self._grouped(as_of)[1]
 
     def planes(self, attributes: pa.Table, facts: pa.Table, as_of: date) -> Eligibility:
         """Fold every gate but the objection into bit planes.
@@ -154,12 +155,24 @@ class Gates:
         self, as_of: date, shut: Mapping[str, Bools]
     ) -> tuple[dict[_Key, int], npt.NDArray[np.int32]]:
         """A plane per combination that is not open to all; the plane of each capability."""
+        keys, group = self._grouped(as_of)
         plane_of: dict[_Key, int] = {}
-        plane_index = np.full(self.catalog.capability_count, _ALWAYS, dtype=np.int32)
-        for j, key in enumerate(self._keys(as_of)):
+        of_group = np.full(len(keys), _ALWAYS, dtype=np.int32)
+        for number, key in enumerate(keys):
             if key == _NOBODY or key[0] is not None or key[1] in shut:
-                plane_index[j] = plane_of.setdefault(key, len(plane_of))
-        return plane_of, plane_index
+                of_group[number] = plane_of[key] = len(plane_of)
+        return plane_of, of_group[group]
+
+    def _grouped(self, as_of: date) -> tuple[list[_Key], npt.NDArray[np.int32]]:
+        """The distinct keys, and which of them each capability has.
+
+        Kept, for every part of a base asks anew: 10,240 capabilities took 39 ms each time.
+        """
+        if as_of not in self._groups:
+            numbers: dict[_Key, int] = {}
+            group = [numbers.setdefault(key, len(numbers)) for key in self._keys(as_of)]
+            self._groups[as_of] = list(numbers), np.array(group, dtype=np.int32)
+        return self._groups[as_of]
 
     def _keys(self, as_of: date) -> Iterator[_Key]:
         """What decides about each capability: rule and channel, or that it is closed to all."""
@@ -298,7 +311,7 @@ class Gates:
         """A misspelt name in a policy would silently allow what it meant to forbid."""
         left_out = self.policy.exclusions
         channels = set(self.catalog.codes("channel")[1])
-        for field, names, known in (
+        for key, names, known in (
             ("cool_down_days", self.policy.cool_down_days, channels),
             ("consent_not_needed", self.policy.consent_not_needed, channels),
             ("exclusions.channels", left_out.channels, channels),
@@ -308,7 +321,7 @@ class Gates:
         ):
             for name in names:
                 if name not in known:
-                    raise InputError(f"{name!r} is not in the catalog", field=f"policy.{field}")
+                    raise InputError(f"{name!r} is not in the catalog", field=f"policy.{key}")
 
 
 def _objection_gate(attributes: pa.Table) -> Gate:
