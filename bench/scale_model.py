@@ -60,13 +60,13 @@ class Setting:
     capabilities: float = 1e5
     indicators: float = 128
     k: float = 10
-    pairs_per_s: float = 0.7e9
-    other_us: float = 2.0
-    start_s: float = 20.0
-    driver_us: float = 400.0
+    pairs_per_s: float = 1.3e9
+    other_us: float = 4.0
+    start_s: float = 9.0
+    driver_us: float = 420.0
     storage_gb_s: float = 100.0
     node_gb_s: float = 1.25
-    row_bytes: float = 17.0
+    row_bytes: float = 16.5
     straggler_share: float = 0.01
     straggler_factor: float = 3.0
     failures_per_node_hour: float = 0.001
@@ -91,7 +91,7 @@ class Setting:
     @property
     def moved_s(self) -> float:
         """To read and write one part, when all workers do so at the same time."""
-        size = PART_CUSTOMERS * (self.indicators * 4 + self.k * self.row_bytes)
+        size = PART_CUSTOMERS * (self.indicators * 4 + 60 + self.k * self.row_bytes)
         share = min(self.storage_gb_s / self.workers, self.node_gb_s / self.cores) * 1e9
         return size / share
 

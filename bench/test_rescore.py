@@ -32,7 +32,7 @@ from visavis.catalog import Catalog
 CUSTOMERS = int(os.environ.get("BENCH_CUSTOMERS", "1_000_000"))
 CAPABILITIES = int(os.environ.get("BENCH_CAPABILITIES", "10_240"))
 #: So many capabilities make the work on Ray last: beyond a minute on two cores.
-RAY_CAPABILITIES = int(os.environ.get("BENCH_RAY_CAPABILITIES", "102_400"))
+RAY_CAPABILITIES = int(os.environ.get("BENCH_RAY_CAPABILITIES", "163_840"))
 INDICATORS = 128
 AS_OF = "2026-01-01"
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
