@@ -145,6 +145,7 @@ def crew() -> Iterator[Drivers]:
         yield started
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("what", ["kill-before", "EIO"])
 def test_broken_off_at_any_operation_it_is_finished_by_doing_it_again(
     crew: Drivers, whole: Path, tmp_path: Path, what: str

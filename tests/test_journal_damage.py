@@ -26,6 +26,8 @@ from visavis.errors import CorruptionError, StorageError, VisavisError
 from visavis.journal import Appended, Journal
 from visavis.journal.connection import make_file
 
+pytestmark = pytest.mark.faults
+
 KILLS = 32
 
 

@@ -105,7 +105,7 @@ def assert_same_base(actual: Base, expected: Base) -> None:
     assert actual.facts.schema == expected.facts.schema
     assert actual.facts.to_pylist() == expected.facts.to_pylist()
     assert actual.digest == expected.digest
-    np.testing.assert_array_equal(actual._fact_bounds, expected._fact_bounds)
+    np.testing.assert_array_equal(actual.fact_bounds, expected.fact_bounds)
 
 
 @settings(max_examples=60)

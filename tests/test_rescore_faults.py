@@ -31,6 +31,8 @@ from visavis.rescore.results import MANIFEST
 from visavis.schedule import run_parts
 from visavis.store import Folder, faults
 
+pytestmark = pytest.mark.faults
+
 #: Kills at random; `make test-long` asks for more.
 KILLS = int(os.environ.get("VISAVIS_KILLS", "200"))
 
