@@ -49,12 +49,14 @@ LAYERS = [
     "domain",
     "terminal",
     "errors",
+    "v1",
 ]
 
 #: Heavy packages and the modules that may import them; everything else must do without.
 ALLOWED_IN = {
     "ray": {"cluster"},
-    "grpc": {"gateway", "client"},
+    "grpc": {"gateway", "client", "v1"},
+    "google": {"gateway", "client", "v1"},
     "duckdb": {"indicators", "demo"},
     "sqlglot": {"rules"},
     "sklearn": {"learning", "evaluate"},

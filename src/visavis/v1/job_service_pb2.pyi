@@ -148,7 +148,8 @@ class ReadResultsRequest(_message.Message):
     def __init__(self, job_id: _Optional[str] = ..., resume_token: _Optional[str] = ...) -> None: ...
 
 class ReadResultsResponse(_message.Message):
-    __slots__ = ("arrow", "arrow_sha256", "resume_token", "part_index", "row_count", "is_part_end", "part_digest", "result_digest")
+    __slots__ = ("version", "arrow", "arrow_sha256", "resume_token", "part_index", "row_count", "is_part_end", "part_digest", "result_digest")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     ARROW_FIELD_NUMBER: _ClassVar[int]
     ARROW_SHA256_FIELD_NUMBER: _ClassVar[int]
     RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -157,6 +158,7 @@ class ReadResultsResponse(_message.Message):
     IS_PART_END_FIELD_NUMBER: _ClassVar[int]
     PART_DIGEST_FIELD_NUMBER: _ClassVar[int]
     RESULT_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    version: _version_pb2.ServingVersion
     arrow: bytes
     arrow_sha256: str
     resume_token: str
@@ -165,4 +167,4 @@ class ReadResultsResponse(_message.Message):
     is_part_end: bool
     part_digest: str
     result_digest: str
-    def __init__(self, arrow: _Optional[bytes] = ..., arrow_sha256: _Optional[str] = ..., resume_token: _Optional[str] = ..., part_index: _Optional[int] = ..., row_count: _Optional[int] = ..., is_part_end: _Optional[bool] = ..., part_digest: _Optional[str] = ..., result_digest: _Optional[str] = ...) -> None: ...
+    def __init__(self, version: _Optional[_Union[_version_pb2.ServingVersion, _Mapping]] = ..., arrow: _Optional[bytes] = ..., arrow_sha256: _Optional[str] = ..., resume_token: _Optional[str] = ..., part_index: _Optional[int] = ..., row_count: _Optional[int] = ..., is_part_end: _Optional[bool] = ..., part_digest: _Optional[str] = ..., result_digest: _Optional[str] = ...) -> None: ...

@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from visavis.v1 import profile_pb2 as visavis_dot_v1_dot_profile__pb2
+from visavis.v1 import version_pb2 as visavis_dot_v1_dot_version__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n visavis/v1/profile_service.proto\x12\nvisavis.v1\x1a\x18visavis/v1/profile.proto\"C\n\x0c\x43ustomerFact\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12\x1e\n\x04\x66\x61\x63t\x18\x02 \x01(\x0b\x32\x10.visavis.v1.Fact\"|\n\x12OpportunityOutcome\x12\x16\n\x0eopportunity_id\x18\x01 \x01(\t\x12\"\n\x04kind\x18\x02 \x01(\x0e\x32\x14.visavis.v1.FactKind\x12\x0c\n\x04\x64\x61te\x18\x03 \x01(\t\x12\x12\n\x05\x63ount\x18\x04 \x01(\x05H\x00\x88\x01\x01\x42\x08\n\x06_count\"\xbc\x01\n\x12\x43ustomerAttributes\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12\x42\n\nattributes\x18\x02 \x03(\x0b\x32..visavis.v1.CustomerAttributes.AttributesEntry\x1aM\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.visavis.v1.AttributeValue:\x02\x38\x01\"\xd7\x01\n\x12RecordFactsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\'\n\x05\x66\x61\x63ts\x18\x02 \x03(\x0b\x32\x18.visavis.v1.CustomerFact\x12\x30\n\x08outcomes\x18\x03 \x03(\x0b\x32\x1e.visavis.v1.OpportunityOutcome\x12\x32\n\nattributes\x18\x04 \x03(\x0b\x32\x1e.visavis.v1.CustomerAttributes\x12\x1e\n\x16objecting_customer_ids\x18\x05 \x03(\t\"l\n\x13RecordFactsResponse\x12\x14\n\x0c\x66irst_offset\x18\x01 \x01(\x03\x12\x13\n\x0blast_offset\x18\x02 \x01(\x03\x12\x13\n\x0bis_repeated\x18\x03 \x01(\x08\x12\x15\n\rdropped_count\x18\x04 \x01(\x03\",\n\x15\x46orgetCustomerRequest\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\"G\n\x16\x46orgetCustomerResponse\x12\x15\n\remptied_count\x18\x01 \x01(\x03\x12\x16\n\x0ejournal_offset\x18\x02 \x01(\x03\x32\xb9\x01\n\x0eProfileService\x12N\n\x0bRecordFacts\x12\x1e.visavis.v1.RecordFactsRequest\x1a\x1f.visavis.v1.RecordFactsResponse\x12W\n\x0e\x46orgetCustomer\x12!.visavis.v1.ForgetCustomerRequest\x1a\".visavis.v1.ForgetCustomerResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n visavis/v1/profile_service.proto\x12\nvisavis.v1\x1a\x18visavis/v1/profile.proto\x1a\x18visavis/v1/version.proto\"C\n\x0c\x43ustomerFact\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12\x1e\n\x04\x66\x61\x63t\x18\x02 \x01(\x0b\x32\x10.visavis.v1.Fact\"|\n\x12OpportunityOutcome\x12\x16\n\x0eopportunity_id\x18\x01 \x01(\t\x12\"\n\x04kind\x18\x02 \x01(\x0e\x32\x14.visavis.v1.FactKind\x12\x0c\n\x04\x64\x61te\x18\x03 \x01(\t\x12\x12\n\x05\x63ount\x18\x04 \x01(\x05H\x00\x88\x01\x01\x42\x08\n\x06_count\"\xbc\x01\n\x12\x43ustomerAttributes\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12\x42\n\nattributes\x18\x02 \x03(\x0b\x32..visavis.v1.CustomerAttributes.AttributesEntry\x1aM\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.visavis.v1.AttributeValue:\x02\x38\x01\"\xd7\x01\n\x12RecordFactsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\'\n\x05\x66\x61\x63ts\x18\x02 \x03(\x0b\x32\x18.visavis.v1.CustomerFact\x12\x30\n\x08outcomes\x18\x03 \x03(\x0b\x32\x1e.visavis.v1.OpportunityOutcome\x12\x32\n\nattributes\x18\x04 \x03(\x0b\x32\x1e.visavis.v1.CustomerAttributes\x12\x1e\n\x16objecting_customer_ids\x18\x05 \x03(\t\"\x99\x01\n\x13RecordFactsResponse\x12+\n\x07version\x18\x01 \x01(\x0b\x32\x1a.visavis.v1.ServingVersion\x12\x14\n\x0c\x66irst_offset\x18\x02 \x01(\x03\x12\x13\n\x0blast_offset\x18\x03 \x01(\x03\x12\x13\n\x0bis_repeated\x18\x04 \x01(\x08\x12\x15\n\rdropped_count\x18\x05 \x01(\x03\",\n\x15\x46orgetCustomerRequest\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\"\\\n\x16\x46orgetCustomerResponse\x12+\n\x07version\x18\x01 \x01(\x0b\x32\x1a.visavis.v1.ServingVersion\x12\x15\n\remptied_count\x18\x02 \x01(\x03\x32\xb9\x01\n\x0eProfileService\x12N\n\x0bRecordFacts\x12\x1e.visavis.v1.RecordFactsRequest\x1a\x1f.visavis.v1.RecordFactsResponse\x12W\n\x0e\x46orgetCustomer\x12!.visavis.v1.ForgetCustomerRequest\x1a\".visavis.v1.ForgetCustomerResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,22 +35,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CUSTOMERATTRIBUTES_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_CUSTOMERATTRIBUTES_ATTRIBUTESENTRY']._serialized_options = b'8\001'
-  _globals['_CUSTOMERFACT']._serialized_start=74
-  _globals['_CUSTOMERFACT']._serialized_end=141
-  _globals['_OPPORTUNITYOUTCOME']._serialized_start=143
-  _globals['_OPPORTUNITYOUTCOME']._serialized_end=267
-  _globals['_CUSTOMERATTRIBUTES']._serialized_start=270
-  _globals['_CUSTOMERATTRIBUTES']._serialized_end=458
-  _globals['_CUSTOMERATTRIBUTES_ATTRIBUTESENTRY']._serialized_start=381
-  _globals['_CUSTOMERATTRIBUTES_ATTRIBUTESENTRY']._serialized_end=458
-  _globals['_RECORDFACTSREQUEST']._serialized_start=461
-  _globals['_RECORDFACTSREQUEST']._serialized_end=676
-  _globals['_RECORDFACTSRESPONSE']._serialized_start=678
-  _globals['_RECORDFACTSRESPONSE']._serialized_end=786
-  _globals['_FORGETCUSTOMERREQUEST']._serialized_start=788
-  _globals['_FORGETCUSTOMERREQUEST']._serialized_end=832
-  _globals['_FORGETCUSTOMERRESPONSE']._serialized_start=834
-  _globals['_FORGETCUSTOMERRESPONSE']._serialized_end=905
-  _globals['_PROFILESERVICE']._serialized_start=908
-  _globals['_PROFILESERVICE']._serialized_end=1093
+  _globals['_CUSTOMERFACT']._serialized_start=100
+  _globals['_CUSTOMERFACT']._serialized_end=167
+  _globals['_OPPORTUNITYOUTCOME']._serialized_start=169
+  _globals['_OPPORTUNITYOUTCOME']._serialized_end=293
+  _globals['_CUSTOMERATTRIBUTES']._serialized_start=296
+  _globals['_CUSTOMERATTRIBUTES']._serialized_end=484
+  _globals['_CUSTOMERATTRIBUTES_ATTRIBUTESENTRY']._serialized_start=407
+  _globals['_CUSTOMERATTRIBUTES_ATTRIBUTESENTRY']._serialized_end=484
+  _globals['_RECORDFACTSREQUEST']._serialized_start=487
+  _globals['_RECORDFACTSREQUEST']._serialized_end=702
+  _globals['_RECORDFACTSRESPONSE']._serialized_start=705
+  _globals['_RECORDFACTSRESPONSE']._serialized_end=858
+  _globals['_FORGETCUSTOMERREQUEST']._serialized_start=860
+  _globals['_FORGETCUSTOMERREQUEST']._serialized_end=904
+  _globals['_FORGETCUSTOMERRESPONSE']._serialized_start=906
+  _globals['_FORGETCUSTOMERRESPONSE']._serialized_end=998
+  _globals['_PROFILESERVICE']._serialized_start=1001
+  _globals['_PROFILESERVICE']._serialized_end=1186
 # @@protoc_insertion_point(module_scope)

@@ -1,4 +1,5 @@
 from visavis.v1 import profile_pb2 as _profile_pb2
+from visavis.v1 import version_pb2 as _version_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -57,16 +58,18 @@ class RecordFactsRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., facts: _Optional[_Iterable[_Union[CustomerFact, _Mapping]]] = ..., outcomes: _Optional[_Iterable[_Union[OpportunityOutcome, _Mapping]]] = ..., attributes: _Optional[_Iterable[_Union[CustomerAttributes, _Mapping]]] = ..., objecting_customer_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RecordFactsResponse(_message.Message):
-    __slots__ = ("first_offset", "last_offset", "is_repeated", "dropped_count")
+    __slots__ = ("version", "first_offset", "last_offset", "is_repeated", "dropped_count")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     FIRST_OFFSET_FIELD_NUMBER: _ClassVar[int]
     LAST_OFFSET_FIELD_NUMBER: _ClassVar[int]
     IS_REPEATED_FIELD_NUMBER: _ClassVar[int]
     DROPPED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    version: _version_pb2.ServingVersion
     first_offset: int
     last_offset: int
     is_repeated: bool
     dropped_count: int
-    def __init__(self, first_offset: _Optional[int] = ..., last_offset: _Optional[int] = ..., is_repeated: _Optional[bool] = ..., dropped_count: _Optional[int] = ...) -> None: ...
+    def __init__(self, version: _Optional[_Union[_version_pb2.ServingVersion, _Mapping]] = ..., first_offset: _Optional[int] = ..., last_offset: _Optional[int] = ..., is_repeated: _Optional[bool] = ..., dropped_count: _Optional[int] = ...) -> None: ...
 
 class ForgetCustomerRequest(_message.Message):
     __slots__ = ("customer_id",)
@@ -75,9 +78,9 @@ class ForgetCustomerRequest(_message.Message):
     def __init__(self, customer_id: _Optional[str] = ...) -> None: ...
 
 class ForgetCustomerResponse(_message.Message):
-    __slots__ = ("emptied_count", "journal_offset")
+    __slots__ = ("version", "emptied_count")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     EMPTIED_COUNT_FIELD_NUMBER: _ClassVar[int]
-    JOURNAL_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    version: _version_pb2.ServingVersion
     emptied_count: int
-    journal_offset: int
-    def __init__(self, emptied_count: _Optional[int] = ..., journal_offset: _Optional[int] = ...) -> None: ...
+    def __init__(self, version: _Optional[_Union[_version_pb2.ServingVersion, _Mapping]] = ..., emptied_count: _Optional[int] = ...) -> None: ...
