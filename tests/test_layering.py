@@ -17,6 +17,7 @@ ROOT = Path(visavis.__file__).parent
 #: From top to bottom; a module may import those below it, and a package its own modules.
 LAYERS = [
     "cli",
+    "gateway",
     "showing",
     "demo",
     "report",
