@@ -17,11 +17,12 @@ SANITIZED = LD_PRELOAD="$(foreach library,asan ubsan stdc++,$(shell $(CXX) -prin
   $(CURDIR)/build/asan/trace_pc.so" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
   PYTHONMALLOC=malloc PYTHONPATH="$(CURDIR)/$$(echo build/asan/lib.*)"
 FUZZ_SECONDS ?= 60
+IMAGE := proto/visavis.v1.binpb
 KERNEL_TESTS := $(patsubst %,tests/test_%.py,screen kernel kernel_doors verify score selfcheck)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults test-long asan fuzz symbols aarch64 lint types format bench build clean check-machine
+.PHONY: help demo test test-faults test-long asan fuzz symbols aarch64 proto lint types format bench build clean check-machine
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -71,6 +72,18 @@ aarch64: ## the portable variant's bits on another processor, emulated (needs a 
 	    -o build/aarch64/$$compiler csrc/variant_portable.cpp tests/aarch64/same_bits.cpp || exit 1; done
 	@there=$$(qemu-aarch64 build/aarch64/aarch64-linux-gnu-g++) && here=$$(build/aarch64/$(firstword $(CXX))) && \
 	  echo "aarch64 $$there, here $$here" && [ "$$there" = "$$here" ]
+
+# What breaks the contract is refused before anything is written. To break it on purpose, remove its
+# image first. buf keeps a cache, and nothing outside this folder is touched.
+proto: export BUF_CACHE_DIR := $(CURDIR)/build/buf
+proto: $(VENV)/.test ## check the public contract (proto/), then generate src/visavis/v1 from it
+	@$(BIN)/buf format --diff --exit-code
+	@$(BIN)/buf lint
+	@[ ! -e $(IMAGE) ] || $(BIN)/buf breaking --against $(IMAGE)
+	@$(BIN)/buf build --exclude-source-info --output $(IMAGE)
+	@rm -f src/visavis/v1/*_pb2*
+	@$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=src --pyi_out=src proto/visavis/v1/*.proto
+	@$(BIN)/python -m grpc_tools.protoc -Iproto --grpc_python_out=src proto/visavis/v1/*_service.proto
 
 lint: $(VENV)/.core $(VENV)/.test ## ruff: rules and format
 	@$(BIN)/ruff check .

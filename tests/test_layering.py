@@ -17,6 +17,7 @@ ROOT = Path(visavis.__file__).parent
 #: From top to bottom; a module may import those below it, and a package its own modules.
 LAYERS = [
     "cli",
+    "gateway",
     "showing",
     "demo",
     "report",
@@ -49,12 +50,14 @@ LAYERS = [
     "domain",
     "terminal",
     "errors",
+    "v1",
 ]
 
 #: Heavy packages and the modules that may import them; everything else must do without.
 ALLOWED_IN = {
     "ray": {"cluster"},
-    "grpc": {"gateway", "client"},
+    "grpc": {"gateway", "client", "v1"},
+    "google": {"gateway", "client", "v1"},
     "duckdb": {"indicators", "demo"},
     "sqlglot": {"rules"},
     "sklearn": {"learning", "evaluate"},

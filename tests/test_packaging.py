@@ -63,12 +63,13 @@ def test_the_sdist_holds_every_source(sdist: Path) -> None:
             ("src/visavis", "*.toml"),
             ("tests", "*.py"),
             ("docs", "*.md"),
+            ("proto", "*"),
         )
         for path in (ROOT / folder).rglob(pattern)
         if path.is_file()
     }
     assert wanted - names == set()
-    assert {"LICENSE", "README.md", "pyproject.toml", "setup.py", "Makefile"} <= names
+    assert {"LICENSE", "README.md", "pyproject.toml", "setup.py", "Makefile", "buf.yaml"} <= names
     assert not [name for name in names if name.endswith((".so", ".pyc"))]
 
 
@@ -77,6 +78,7 @@ def test_the_wheel_holds_the_package_and_no_sources_of_the_core(wheel: Path) -> 
         names = archive.namelist()
     assert any(re.fullmatch(r"visavis/_kernel\.cpython-.*\.so", name) for name in names)
     assert {"visavis/py.typed", "visavis/_kernel.pyi", "visavis/demo/policy.toml"} <= set(names)
+    assert {"visavis/v1/version_pb2.py", "visavis/v1/version_pb2.pyi"} <= set(names)
     wrong = [name for name in names if name.endswith((".cpp", ".h", ".pyx", ".c"))]
     assert wrong == []
     tops = {name.partition("/")[0] for name in names}

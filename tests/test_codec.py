@@ -1,0 +1,420 @@
+"""Opportunities, profiles and facts, to the contract's bytes and back."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from visavis import kernel
+from visavis.base import Base
+from visavis.errors import InputError, SchemaError
+from visavis.gateway.codec import decoded, encoded
+from visavis.gateway.incoming import (
+    attribute_column,
+    attribute_row,
+    fact_columns,
+    fact_table,
+    indicator_matrix,
+    indicator_row,
+)
+from visavis.v1 import opportunity_pb2, profile_pb2
+
+NAMES = ("days", "spend", "visits")
+SCHEMA = pa.schema(
+    {
+        "adult": pa.bool_(),
+        "age": pa.int16(),
+        "score": pa.float32(),
+        "country": pa.string(),
+        "since": pa.date32(),
+    }
+)
+REASON = pa.struct([("indicator", pa.string()), ("contribution", pa.float64())])
+
+
+def little(values: Any, kind: str) -> bytes:
+    return np.array(values, dtype=kind).tobytes()
+
+
+@st.composite
+def results(draw: st.DrawFn) -> tuple[kernel.MatchResult, pa.StringArray, Any, pa.ListArray]:
+    """A result of any shape, the catalog's ids, who is in control, and reasons."""
+    n, k, m = draw(st.integers(0, 6)), draw(st.integers(1, 4)), draw(st.integers(1, 9))
+    counts = draw(hnp.arrays(np.int32, n, elements=st.integers(0, min(k, m))))
+    floats = st.floats(allow_nan=False, allow_infinity=False)
+    held = np.arange(k) < counts[:, None]
+    index = np.full((n, k), -1, dtype=np.int32)
+    for row in range(n):
+        order = draw(st.permutations(range(m)))
+        index[row, : counts[row]] = order[: counts[row]]
+    ev = np.where(held, draw(hnp.arrays(np.float64, (n, k), elements=floats)), 0.0)
+    propensity = np.where(held, draw(hnp.arrays(np.float64, (n, k), elements=floats)), 0.0)
+    reason = st.fixed_dictionaries(
+        {"indicator": st.sampled_from(["history", *NAMES]), "contribution": floats}
+    )
+    said = [draw(st.lists(reason, max_size=3)) for _ in range(int(counts.sum()))]
+    return (
+        kernel.MatchResult(index, ev, propensity, counts, {}, {}),
+        pa.array([f"capability-{j}" for j in range(m)]),
+        draw(hnp.arrays(np.bool_, n)),
+        pa.array(said, pa.list_(REASON)),
+    )
+
+
+@given(results(), st.booleans())
+def test_opportunities_survive_their_encoding(
+    made: tuple[kernel.MatchResult, pa.StringArray, Any, pa.ListArray], with_reasons: bool
+) -> None:
+    result, ids, control, reasons = made
+    columns = encoded(
+        result,
+        capability_ids=ids,
+        is_control=control,
+        reasons=reasons if with_reasons else None,
+    )
+    columns = opportunity_pb2.OpportunityColumns.FromString(columns.SerializeToString())
+    back = decoded(columns, len(control))
+    rows, places = np.nonzero(result.capability_index >= 0)
+    assert back.customer_index.tolist() == rows.tolist()
+    assert back.rank.tolist() == (places + 1).tolist()
+    assert back.is_control.tolist() == control.tolist()
+    named = back.capability_ids.take(pa.array(back.capability_index)).to_pylist()
+    assert named == ids.take(pa.array(result.capability_index[rows, places])).to_pylist()
+    assert back.propensity.tobytes() == result.propensity[rows, places].tobytes()
+    assert back.expected_value.tobytes() == result.expected_value[rows, places].tobytes()
+    assert sorted(set(named)) == back.capability_ids.to_pylist()
+    if with_reasons and len(rows):
+        assert back.reasons is not None
+        assert back.reasons.to_pylist() == reasons.to_pylist()
+    elif len(rows):
+        assert back.reasons is None
+
+
+def test_the_columns_of_a_small_answer_are_these_bytes() -> None:
+    result = kernel.MatchResult(
+        np.array([[2, 0], [-1, -1], [0, -1]], dtype=np.int32),
+        np.array([[3.0, 1.0], [0.0, 0.0], [2.0, 0.0]]),
+        np.array([[0.5, 0.25], [0.0, 0.0], [0.75, 0.0]]),
+        np.array([2, 0, 1], dtype=np.int32),
+        {},
+        {},
+    )
+    columns = encoded(
+        result,
+        capability_ids=pa.array(["a", "b", "c"]),
+        is_control=np.array([False, True, False]),
+        reasons=pa.array([[("z", 2.0), ("a", 1.0)], [], [("z", 0.5)]], pa.list_(REASON)),
+    )
+    assert columns == opportunity_pb2.OpportunityColumns(
+        opportunity_count=b"\2\0\0\0\0\0\0\0\1\0\0\0",
+        is_control=b"\0\1\0",
+        capability_ids=["a", "c"],
+        capability_index=b"\1\0\0\0\0\0\0\0\0\0\0\0",
+        propensity=little([0.5, 0.25, 0.75], "<f8"),
+        expected_value=little([3.0, 1.0, 2.0], "<f8"),
+        reason_count=little([2, 0, 1], "<i4"),
+        indicator_names=["a", "z"],
+        indicator_index=little([1, 0, 1], "<i4"),
+        contribution=little([2.0, 1.0, 0.5], "<f8"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "content"),
+    [
+        ("opportunity_count", little([1, 1, 1], "<i4")),
+        ("opportunity_count", little([-1, 3], "<i4")),
+        ("opportunity_count", little([2**31 - 1, 2**31 - 1], "<i4")),
+        ("is_control", b"\0"),
+        ("capability_index", little([0, 1], "<i4")),
+        ("capability_index", little([-1, 0], "<i4")),
+        ("propensity", b"\0" * 15),
+        ("expected_value", b""),
+        ("reason_count", little([1], "<i4")),
+        ("reason_count", little([1, -1], "<i4")),
+        ("reason_count", little([1, 0], "<i4")),
+    ],
+)
+def test_an_answer_that_does_not_fit_itself_is_refused(field: str, content: bytes) -> None:
+    good: dict[str, Any] = {
+        "opportunity_count": little([1, 1], "<i4"),
+        "is_control": b"\0\0",
+        "capability_ids": ["a"],
+        "capability_index": little([0, 0], "<i4"),
+        "propensity": little([0.5, 0.5], "<f8"),
+        "expected_value": little([1.0, 1.0], "<f8"),
+    }
+    assert decoded(opportunity_pb2.OpportunityColumns(**good), 2).capability_index.tolist() == [
+        0,
+        0,
+    ]
+    with pytest.raises(SchemaError):
+        decoded(opportunity_pb2.OpportunityColumns(**{**good, field: content}), 2)
+
+
+@given(st.data())
+def test_bytes_of_any_kind_decode_or_are_refused(draw: st.DataObject) -> None:
+    columns = opportunity_pb2.OpportunityColumns()
+    for field in columns.DESCRIPTOR.fields:
+        kind = st.lists(st.text(max_size=2), max_size=2) if field.is_repeated else st.binary()
+        value = draw.draw(kind)
+        if field.is_repeated:
+            getattr(columns, field.name).extend(value)
+        else:
+            setattr(columns, field.name, value)
+    try:
+        back = decoded(columns, draw.draw(st.integers(0, 4)))
+    except SchemaError:
+        return
+    assert len(back.capability_index) == len(back.propensity) == int(back.opportunity_count.sum())
+
+
+def test_indicators_of_one_profile_come_in_the_order_of_the_base() -> None:
+    row = indicator_row({"visits": 3.0, "days": 0.1, "spend": 2.0}, NAMES, field="profile")
+    assert row.dtype == np.float32
+    assert row.tolist() == [[float(np.float32(0.1)), 2.0, 3.0]]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        ({"visits": None}, SchemaError, "profile: 'visits' is missing"),
+        ({"spent": 1.0}, SchemaError, "has no 'spent'; did you mean 'spend'?"),
+        ({"spend": float("nan")}, InputError, r"profile\.spend: must be finite"),
+        ({"spend": 1e300}, InputError, r"profile\.spend: must be finite as float32"),
+    ],
+)
+def test_indicators_of_one_profile_are_refused_by_name(
+    change: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    values = {"days": 1.0, "spend": 2.0, "visits": 3.0, **change}
+    values = {name: value for name, value in values.items() if value is not None}
+    with pytest.raises(error, match=said):
+        indicator_row(values, NAMES, field="profile")
+
+
+def test_columns_of_indicators_come_in_the_order_of_the_base() -> None:
+    columns = profile_pb2.IndicatorColumns(
+        indicator_names=["visits", "days", "spend"], values=little(range(6), "<f4")
+    )
+    values, given_ = indicator_matrix(columns, NAMES, 2, field="x", is_complete=True)
+    assert values.tolist() == [[1.0, 2.0, 0.0], [4.0, 5.0, 3.0]]
+    assert given_.all()
+
+
+def test_an_override_leaves_what_is_not_given() -> None:
+    columns = profile_pb2.IndicatorColumns(
+        indicator_names=["visits"], values=little([7.0, np.nan], "<f4"), is_given=b"\1\0"
+    )
+    values, given_ = indicator_matrix(columns, NAMES, 2, field="x", is_complete=False)
+    assert given_.tolist() == [[False, False, True], [False, False, False]]
+    assert values[given_].tolist() == [7.0]
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "row"),
+    [
+        ({"indicator_names": ["days", "spend"]}, "x.indicator_names", None),
+        ({"indicator_names": ["days", "days", "spend"]}, "x.indicator_names", None),
+        ({"indicator_names": ["days", "spend", "rank"]}, "x.indicator_names", None),
+        ({"values": little(range(5), "<f4")}, "x.values", None),
+        ({"values": little([0, 0, 0, 0, np.inf, 0], "<f4")}, "x.spend", 1),
+        ({"is_given": b"\1\1"}, "x.is_given", None),
+        ({"is_given": b"\1\1\1\1\0\1"}, "x.is_given", 1),
+        ({"is_given": b"\1\1\1\1\2\1"}, "x.is_given", 4),
+    ],
+)
+def test_columns_of_indicators_are_refused_by_field_and_row(
+    change: dict[str, Any], field: str, row: int | None
+) -> None:
+    good = {"indicator_names": NAMES, "values": little(range(6), "<f4")}
+    columns = profile_pb2.IndicatorColumns(**{**good, **change})
+    with pytest.raises(InputError) as caught:
+        indicator_matrix(columns, NAMES, 2, field="x", is_complete=True)
+    assert (caught.value.field, caught.value.row) == (field, row)
+
+
+def value(**member: Any) -> profile_pb2.AttributeValue:
+    return profile_pb2.AttributeValue(**member)
+
+
+def test_attributes_of_one_customer_take_the_types_of_the_base() -> None:
+    row = attribute_row(
+        {
+            "adult": value(bool_value=False),
+            "age": value(int64_value=33),
+            "score": value(double_value=0.5),
+            "country": value(string_value=""),
+            "since": value(date_value="2017-10-20"),
+        },
+        SCHEMA,
+        field="x",
+    )
+    assert {name: array.type for name, array in row.items()} == dict(
+        zip(SCHEMA.names, SCHEMA.types, strict=True)
+    )
+    cells = {name: array[0].as_py() for name, array in row.items()}
+    assert cells == {
+        "adult": False, "age": 33, "score": 0.5, "country": "", "since": date(2017, 10, 20),
+    }  # fmt: skip
+    assert attribute_row({"age": value()}, SCHEMA, field="x")["age"].to_pylist() == [None]
+
+
+@pytest.mark.parametrize(
+    ("name", "given_", "field"),
+    [
+        ("aged", value(int64_value=1), "x"),
+        ("age", value(double_value=1.0), "x.age"),
+        ("age", value(int64_value=2**40), "x.age"),
+        ("score", value(double_value=float("inf")), "x.score"),
+        ("score", value(double_value=1e300), "x.score"),
+        ("since", value(string_value="2017-10-20"), "x.since"),
+        ("since", value(date_value="20 October"), "x.since"),
+        ("adult", value(int64_value=1), "x.adult"),
+    ],
+)
+def test_attributes_of_one_customer_are_refused_by_name(
+    name: str, given_: profile_pb2.AttributeValue, field: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        attribute_row({name: given_}, SCHEMA, field=field.partition(".")[0])
+    assert caught.value.field == field
+
+
+def column(name: str, given_: bytes = b"", **member: Any) -> profile_pb2.AttributeColumn:
+    return profile_pb2.AttributeColumn(name=name, is_given=given_, **member)
+
+
+@pytest.mark.parametrize(
+    ("columns", "cells"),
+    [
+        (column("adult", bool_values=b"\1\0"), [True, False]),
+        (column("age", b"\0\1", int64_values=little([2**60, 9], "<i8")), [None, 9]),
+        (column("score", b"\1\0", double_values=little([0.5, np.nan], "<f8")), [0.5, None]),
+        (
+            column("country", b"\1\0", string_values=profile_pb2.TextColumn(texts=["fr", "?"])),
+            ["fr", None],
+        ),
+        (
+            column("since", date_values=little([0, 17459], "<i4")),
+            [date(1970, 1, 1), date(2017, 10, 20)],
+        ),
+    ],
+)
+def test_columns_of_attributes_take_the_types_of_the_base(
+    columns: profile_pb2.AttributeColumn, cells: list[Any]
+) -> None:
+    array = attribute_column(columns, SCHEMA, 2, field="x")
+    assert array.type == SCHEMA.field(columns.name).type
+    assert array.to_pylist() == cells
+
+
+@pytest.mark.parametrize(
+    ("columns", "field", "row"),
+    [
+        (column("nobody", bool_values=b"\1\0"), "x.name", None),
+        (column("adult"), "x.values", None),
+        (column("adult", bool_values=b"\1\2"), "x.bool_values", 1),
+        (column("adult", bool_values=b"\1"), "x.bool_values", None),
+        (column("age", bool_values=b"\1\0"), "x.bool_values", None),
+        (column("age", int64_values=little([1, 2**20], "<i8")), "x.int64_values", None),
+        (column("score", double_values=little([1, np.nan], "<f8")), "x.double_values", 1),
+        (column("score", b"\1", double_values=little([1, 2], "<f8")), "x.is_given", None),
+        (column("country", string_values=profile_pb2.TextColumn()), "x.string_values", None),
+    ],
+)
+def test_columns_of_attributes_are_refused_by_field_and_row(
+    columns: profile_pb2.AttributeColumn, field: str, row: int | None
+) -> None:
+    with pytest.raises(InputError) as caught:
+        attribute_column(columns, SCHEMA, 2, field="x")
+    assert (caught.value.field, caught.value.row) == (field, row)
+
+
+FACTS = [
+    profile_pb2.Fact(product="tea", kind=profile_pb2.FACT_KIND_BOUGHT, date="2017-10-20", count=2),
+    profile_pb2.Fact(capability_id="c1", kind=profile_pb2.FACT_KIND_EXCLUDED, date="1970-01-01"),
+]
+
+FACT_COLUMNS: dict[str, Any] = {
+    "row_index": little([1, 0], "<i4"),
+    "products": ["tea"],
+    "product_index": little([0, -1], "<i4"),
+    "capability_ids": ["c1"],
+    "capability_index": little([-1, 0], "<i4"),
+    "kind": bytes([profile_pb2.FACT_KIND_BOUGHT, profile_pb2.FACT_KIND_EXCLUDED]),
+    "day": little([17459, 0], "<i4"),
+    "count": little([2, 1], "<i4"),
+}
+
+
+def test_facts_as_messages_and_as_columns_are_the_table_that_a_base_takes() -> None:
+    from_messages = fact_table(["b", "a"], FACTS, field="facts")
+    columns = profile_pb2.FactColumns(**FACT_COLUMNS)
+    from_columns = fact_columns(columns, pa.array(["a", "b"]), field="facts")
+    assert from_messages.equals(from_columns)
+    ids = pa.array(["a", "b"])
+    indicators = pa.table({"customer_id": ids, "spend": pa.array([1.0, 2.0])})
+    base = Base.from_tables(indicators, facts=from_columns, as_of=date(2017, 10, 20))
+    assert base.facts.to_pylist() == [
+        {
+            "customer_index": 0, "product": None, "capability_id": "c1", "kind": "excluded",
+            "date": date(1970, 1, 1), "count": 1,
+        },
+        {
+            "customer_index": 1, "product": "tea", "capability_id": None, "kind": "bought",
+            "date": date(2017, 10, 20), "count": 2,
+        },
+    ]  # fmt: skip
+
+
+def test_without_facts_there_is_an_empty_table() -> None:
+    empty = fact_columns(profile_pb2.FactColumns(), pa.array(["a"]), field="facts")
+    assert empty.num_rows == 0
+    assert empty.schema == fact_table([], [], field="facts").schema
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "row"),
+    [
+        ({"row_index": little([1, 2], "<i4")}, "facts.row_index", 1),
+        ({"row_index": little([-1, 0], "<i4")}, "facts.row_index", 0),
+        ({"row_index": b""}, "facts.row_index", None),
+        ({"product_index": little([0, -2], "<i4")}, "facts.product_index", 1),
+        ({"capability_index": little([1, 0], "<i4")}, "facts.capability_index", 0),
+        ({"kind": bytes([1, 0])}, "facts.kind", 1),
+        ({"kind": bytes([1, 99])}, "facts.kind", 1),
+        ({"day": b"\0" * 7}, "facts.day", None),
+        ({"count": b"\0" * 12}, "facts.count", None),
+    ],
+)
+def test_columns_of_facts_are_refused_by_field_and_row(
+    change: dict[str, Any], field: str, row: int | None
+) -> None:
+    columns = profile_pb2.FactColumns(**{**FACT_COLUMNS, **change})
+    with pytest.raises(InputError) as caught:
+        fact_columns(columns, pa.array(["a", "b"]), field="facts")
+    assert (caught.value.field, caught.value.row) == (field, row)
+
+
+@pytest.mark.parametrize(
+    ("fact", "field"),
+    [
+        (profile_pb2.Fact(kind=profile_pb2.FACT_KIND_BOUGHT, date="2017-10-20"), "facts"),
+        (profile_pb2.Fact(product="tea", date="2017-10-20"), "facts.kind"),
+        (profile_pb2.Fact(product="tea", kind=77, date="2017-10-20"), "facts.kind"),
+        (profile_pb2.Fact(product="tea", kind=1), "facts.date"),
+        (profile_pb2.Fact(product="tea", kind=1, date="2017-10-20T00:00"), "facts.date"),
+    ],
+)
+def test_facts_as_messages_are_refused_by_field_and_row(fact: profile_pb2.Fact, field: str) -> None:
+    with pytest.raises(InputError) as caught:
+        fact_table(["a", "a"], [FACTS[0], fact], field="facts")
+    assert (caught.value.field, caught.value.row) == (field, 1)
