@@ -258,13 +258,21 @@ def test_a_job_goes_on_at_its_own_offset_and_says_what_came_since(
     first = lines("rescore", *given)[-1]
     assert "note" not in first
     (tmp_path / "out" / MANIFEST).unlink()
-    done("record", "--journal", journal, "--objection", "bob")
+    facts = tmp_path / "more.csv"
+    facts.write_text(f"customer_id,product,kind,date\nann,tea,bought,{AS_OF}\n")
+    done("record", "--journal", journal, "--facts", facts)
     again = lines("rescore", *given)[-1]
     assert (again["job_id"], again["digest"]) == (first["job_id"], first["digest"])
     assert again["note"].startswith("the journal holds 1 entries since offset 2")
-    assert "1 of them objections" in again["note"]
+    # An objection counts in every result made from then on: an unfinished job is none yet.
+    (tmp_path / "out" / MANIFEST).unlink()
+    done("record", "--journal", journal, "--objection", "bob")
+    said = refused("rescore", *given)
+    assert said.startswith(f"--out: {tmp_path / 'out'} was planned at offset 2")
+    assert "1 customers objected since" in said
+    assert not (tmp_path / "out" / MANIFEST).exists()
     anew = lines("rescore", *asked, "--out", tmp_path / "anew", "--journal", journal)[-1]
-    assert done("results", "show", tmp_path / "anew", "--json").json()["journal_offset"] == 3
+    assert done("results", "show", tmp_path / "anew", "--json").json()["journal_offset"] == 4
     assert anew["customer_count"] == 1, "from then on bob is in no result"
     done("base", "forget", "bob", "--journal", journal)
     assert "holds another job" in refused("rescore", *given)

@@ -94,6 +94,8 @@ def rescore(
         threads=threads,
         variant=variant,
     )
+    if journal is not None:
+        _refuse_objections(job, journal)
     make_pool = _pools(ray, workers, threads, gpu, insecure)
     began = time.perf_counter()
     with _telling(job, as_json) as tell, named(path="--since", out="--out", device="--gpu"):
@@ -106,6 +108,19 @@ def rescore(
     if journal is not None:
         report = replace(report, note=_noted(report.note, _recorded_since(job, journal)))
     _print_report(report, time.perf_counter() - began, as_json)
+
+
+def _refuse_objections(job: Job, journal: Path) -> None:
+    """An objection counts in every result made from then on, so in one that is gone on with too."""
+    if not job.is_unfinished:
+        return
+    count = len(read_overlay(journal, after=job.plan.journal_offset).objections)
+    if count:
+        raise InputError(
+            f"{job.out} was planned at offset {job.plan.journal_offset} of the journal, and"
+            f" {count:,} customers objected since: begin anew under another --out",
+            field="--out",
+        )
 
 
 def _recorded_since(job: Job, journal: Path) -> str | None:

@@ -162,6 +162,11 @@ class Job:
         place = out if isinstance(out, Place) else open_place(out)
         return cls(plan, match, PartMaker(match, place, plan.job_id), place)
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether the job, or another one, was begun here and has not published its manifest."""
+        return self.out.read(PLAN) is not None and self.out.read(MANIFEST) is None
+
     def run(
         self,
         make_pool: PoolMaker | None = None,
