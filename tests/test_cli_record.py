@@ -133,6 +133,21 @@ def test_a_wrong_group_is_named_by_option_column_and_row(journal: Path, tmp_path
     assert refused("base", "forget", "", "--journal", journal) == "CUSTOMER: must not be empty"
 
 
+def test_attributes_that_no_match_could_be_made_of_are_refused_by_the_base(
+    asked: list[object], journal: Path, tmp_path: Path
+) -> None:
+    base = asked[asked.index("--base") + 1]
+    to = ["record", "--journal", journal, "--base", base, "--attributes", tmp_path / "a.csv"]
+    (tmp_path / "a.csv").write_text("customer_id,aeg\nann,3\n")
+    assert refused(*to).startswith(f"--attributes aeg: is no attribute of {base}")
+    (tmp_path / "a.csv").write_text("customer_id,consent_email\nann,true\n")
+    (tmp_path / "types.toml").write_text('consent_email = "string"\n')
+    message = refused(*to, "--types", tmp_path / "types.toml")
+    assert message.startswith("--attributes consent_email: ")
+    done(*to)
+    assert "holds no base" in refused(*[*to[:4], tmp_path, *to[5:]])
+
+
 def test_a_journal_that_is_not_there_is_never_made_by_mistake(
     asked: list[object], tmp_path: Path
 ) -> None:

@@ -1,15 +1,19 @@
-"""``record`` and ``forget``: what happened since the base was built, and who is to be forgotten."""
+"""``record``: what happened since the base was built."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from visavis.cli.options import AsJson, named
 from visavis.cli.output import print_json, print_pairs
-from visavis.errors import InputError
+from visavis.domain import CUSTOMER_ID
+from visavis.errors import InputError, SchemaError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["record"]
 
@@ -29,6 +33,10 @@ def record(
     ] = None,
     types: Annotated[
         Path | None, typer.Option(help="TOML for attributes in CSV, as for `visavis load`.")
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="The base that they are for: attributes must be among its own."),
     ] = None,
     objection: Annotated[
         list[str] | None,
@@ -63,6 +71,8 @@ def record(
         happened = None if facts is None else read_facts(facts)
         known = None if attributes is None else read_attributes(attributes, types)
         ids = [*_ids_of(objections), *(objection or ())]
+        if base is not None and known is not None:
+            _check_known(known, base)
         _check_there(journal, create)
         with Journal.open(journal, create=create) as opened:
             done = opened.append(
@@ -80,6 +90,27 @@ def record(
         print_json(summary)
     else:
         print_pairs(summary)
+
+
+def _check_known(table: pa.Table, base: str) -> None:
+    """Refuse attributes that the base lacks or types otherwise: no match could be made of them."""
+    from visavis.base import StoredBase
+    from visavis.base.door import incoming_attributes
+    from visavis.catalog.schema import did_you_mean
+
+    with named(path="--base"):
+        attributes = StoredBase.open(base).manifest.attributes
+    for each in incoming_attributes(table).schema:
+        wanted = attributes.get(each.name)
+        if each.name == CUSTOMER_ID or wanted == str(each.type):
+            continue
+        if wanted is None:
+            raise SchemaError(
+                f"is no attribute of {base}{did_you_mean(each.name, list(attributes))}",
+                field=f"attributes.{each.name}",
+            )
+        reason = f"must be {wanted}, as in {base}, got {each.type}"
+        raise SchemaError(reason, field=f"attributes.{each.name}")
 
 
 def _check_there(journal: Path, create: bool) -> None:
