@@ -30,7 +30,7 @@ from visavis.kernel import Eligibility
 from visavis.policy import Exclusions, Policy
 from visavis.rules import Outcome, Rule, check_attribute_schema, compile_rule
 
-__all__ = ["Gate", "Gates"]
+__all__ = ["Gate", "Gates", "with_spare", "without"]
 
 Bools = npt.NDArray[np.bool_]
 
@@ -50,7 +50,8 @@ class Gate:
     Attributes
     ----------
     name : str
-        ``objection``, ``exclusion``, ``validity``, ``consent``, ``cool-down`` or ``rule``.
+        ``objection``, ``exclusion``, ``validity``, ``consent``, ``cool-down``, ``rule``, or, from
+        whoever asks about the pair, ``history`` or ``context``.
     is_open : bool
     detail : str
         What was looked at, in plain words.
@@ -309,6 +310,33 @@ class Gates:
             for name in names:
                 if name not in known:
                     raise InputError(f"{name!r} is not in the catalog", field=f"policy.{field}")
+
+
+def with_spare(eligible: Eligibility) -> Eligibility:
+    """The same, with room for one plane more than its capabilities use: one that nobody is in."""
+    planes, plane_index = eligible
+    if _spare_plane(plane_index) < 64 * planes.shape[1]:
+        return eligible
+    beyond = np.zeros((len(planes), 1), dtype=np.uint64)
+    return Eligibility(np.hstack([planes, beyond]), plane_index)
+
+
+def without(eligible: Eligibility, closed: Bools) -> Eligibility:
+    """The same, with some capabilities closed to all.
+
+    Parameters
+    ----------
+    eligible : Eligibility
+        Copied if `with_spare` has left no room.
+    closed : ndarray of shape (n_capabilities,), bool
+    """
+    planes, plane_index = with_spare(eligible)
+    nobody = np.int32(_spare_plane(plane_index))
+    return Eligibility(planes, np.where(closed, nobody, plane_index))
+
+
+def _spare_plane(plane_index: npt.NDArray[np.int32]) -> int:
+    return int(plane_index.max(initial=_ALWAYS)) + 1
 
 
 def _objection_gate(attributes: pa.Table) -> Gate:
