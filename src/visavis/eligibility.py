@@ -151,6 +151,26 @@ class Gates:
                 planes[:, q // 64] |= plane.astype(np.uint64) << np.uint64(q % 64)
         return Eligibility(planes, plane_index)
 
+    def open_to(self, j: int, attributes: pa.Table, facts: pa.Table, as_of: date) -> Bools:
+        """Who may meet capability `j`, (n,): what `planes` says of it, without the others' rules.
+
+        Parameters
+        ----------
+        j : int
+        attributes, facts, as_of
+            As in `planes`.
+        """
+        catalog, n = self.catalog, attributes.num_rows
+        valid = _is_valid(catalog.valid_from[j], catalog.valid_to[j], as_of)
+        if not valid or self._exclusion_of(j) is not None:
+            return np.zeros(n, dtype=np.bool_)
+        text, channel = catalog.rules[j], catalog.channels[j]
+        held = (
+            np.ones(n, np.bool_) if text is None else self.rules[text].evaluate(attributes, as_of)
+        )
+        shut = self._shut_out_channels(attributes, facts, as_of).get(channel)
+        return held if shut is None else held & ~shut
+
     def _number_planes(
         self, as_of: date, shut: Mapping[str, Bools]
     ) -> tuple[dict[_Key, int], npt.NDArray[np.int32]]:
