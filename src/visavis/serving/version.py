@@ -2,7 +2,7 @@
 
 What it costs per customer, beside `Customers`: 8 bytes for every 64 combinations of rule and
 channel, two marks of one byte, and 8 bytes for each pair with a history. Long histories may be more
-than the rest together (300 pairs of each of 1 M customers are 2.4 GB), and computing them anew for one
+than the rest together (300 pairs of each of 1 M customers are 2.4 GB), and computing them for one
 customer takes about a millisecond. So they are kept, part after part, until a budget is used up;
 customers of later parts have theirs computed from their facts by each request.
 """
