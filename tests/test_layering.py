@@ -24,6 +24,7 @@ LAYERS = [
     "evaluate",
     "campaign",
     "cluster",
+    "serving",
     "erasure",
     "rescore",
     "schedule",

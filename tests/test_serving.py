@@ -439,7 +439,10 @@ def test_what_is_no_list_of_ids_is_refused(serving: Serving, given: Any, field: 
         ({"attributes": pa.table({"age": pa.array([1], pa.int64())})}, "attributes.age"),
         ({"attributes": pa.table({"city": ["x"]})}, "attributes.city"),
         ({"attributes": pa.table({"customer_id": ["x"]})}, "attributes.customer_id"),
-        ({"attributes": pa.table({"objected": pa.array([None], pa.bool_())})}, "attributes.objected"),
+        (
+            {"attributes": pa.table({"objected": pa.array([None], pa.bool_())})},
+            "attributes.objected",
+        ),
         ({"attributes": {}}, "attributes"),
         ({"facts": pa.table({"product": ["tea"]})}, "facts.customer_index"),
         ({"facts": {}}, "facts"),
@@ -641,9 +644,12 @@ def test_what_does_not_fit_is_not_published(
     serving.record("r1", attributes=ages)
     before = serving.name
     table = serving.match(world.customers, reasons=3).to_table()
-    rule = Catalog.from_rows([{**world.capabilities[0], "rule": "shoe_size > 40"}])
-    weight = Catalog.from_rows([{**world.capabilities[0], "weights": {"shoe_size": 1.0}}])
-    excluded = Policy(exclusions={"customers": ["nobody"]}, consent_not_needed=())
+    rule, weight = (
+        Catalog.from_rows([{**world.capabilities[0], **change}, *world.capabilities[1:]])
+        for change in ({"rule": "shoe_size > 40"}, {"weights": {"shoe_size": 1.0}})
+    )
+    left_out = Exclusions(customers=("nobody",))
+    excluded = world.policy.model_copy(update={"exclusions": left_out})
     attributes = world.base.attributes.drop_columns(["age"])
     ageless = replace(world.base, attributes=attributes).write(tmp_path / "ageless")
     plain = Catalog.from_rows(
@@ -759,7 +765,8 @@ with Journal.open(f"{folder}/journal") as journal, Serving.open(
 
 def test_two_processes_on_one_journal_come_to_the_same(world: World, tmp_path: Path) -> None:
     rows = [
-        {"id": f"{name}{channel}", "product": name, "channel": channel, "bias": bias}
+        {"id": f"{name}{channel}", "product": name, "channel": channel, "weights": {}}
+        | {"bias": bias}
         | {"history_weights": [{"kind": "bought", "feature": "days", "weight": weight}]}
         for name, bias, weight in (("tea", -1.0, 1.0), ("milk", 0.5, 0.0), ("thé", 0.25, 0.0))
         for channel in ("email", "phone", "letter")
@@ -800,14 +807,17 @@ def test_two_processes_on_one_journal_come_to_the_same(world: World, tmp_path: P
 
 # Audiences.
 
+DRAFT = {"id": "new", "product": "tea", "channel": "email", "weights": {}}
+
 
 @pytest.mark.parametrize(
     ("asked", "context", "field"),
     [
         (7, {}, "capability"),
-        ({"id": "new", "product": "tea"}, {}, "channel"),
-        ({"id": "new", "product": "tea", "channel": "email", "rule": "shoe > 1"}, {}, "rule"),
-        ({"id": "retired", "product": "tea", "channel": "email"}, {}, "id"),
+        ({**DRAFT, "price": 1.0}, {}, "price"),
+        ({**DRAFT, "rule": "shoe > 1"}, {}, "rule"),
+        ({**DRAFT, "weights": {"shoe": 1.0}}, {}, "weights['shoe']"),
+        ({**DRAFT, "id": "retired"}, {}, "id"),
         (None, {"as_of": "2030-01-01"}, "context.as_of"),
         (None, {"attributes": {"age": 7}}, "context.attributes"),
     ],

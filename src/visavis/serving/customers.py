@@ -9,12 +9,12 @@ fact belongs to, 8 bytes a fact, is dropped and made again for the few rows that
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,10 @@ from visavis.base import FACT_SCHEMA, Base, StoredBase
 from visavis.domain import CUSTOMER_ID
 from visavis.errors import InputError, NotFoundError, VisavisError
 
-__all__ = ["Customers", "Part", "tombstone_head"]
+__all__ = ["Customers", "Part"]
+
+#: From so many ids on they are looked up together: 2 µs an id instead of 5, after 20 µs.
+_TOGETHER_MIN: Final = 16
 
 Int64 = npt.NDArray[np.int64]
 
@@ -106,11 +109,6 @@ def _id_text(ids: pa.StringArray) -> tuple[memoryview, memoryview]:
     return ends[ids.offset : ids.offset + len(ids) + 1], memoryview(text).cast("B")
 
 
-def tombstone_head(tombstone: str) -> int:
-    """The first eight bytes of a sha256 in hex, as the number by which ids are found."""
-    return int(tombstone[:16], 16)
-
-
 @dataclass(frozen=True, eq=False)
 class Customers:
     """All customers of a version of a base.
@@ -167,6 +165,11 @@ class Customers:
         return self.heads.data
 
     @cached_property
+    def _starts(self) -> list[int]:
+        starts: list[int] = self.starts.tolist()
+        return starts
+
+    @cached_property
     def id_rank(self) -> Int64:
         """The place of each row in the order of ids, (n,)."""
         ids = pa.concat_arrays([part.base.customer_ids for part in self.parts])
@@ -205,16 +208,42 @@ class Customers:
         """The rows of some customers, −1 where there is none, and why."""
         rows = np.full(len(customer_ids), -1, dtype=np.int64)
         errors: dict[int, VisavisError] = {}
-        for position, customer_id in enumerate(customer_ids):
+        rest: Sequence[int] = range(len(customer_ids))
+        if len(customer_ids) >= _TOGETHER_MIN:
+            rest = self._rows_together(customer_ids, rows)
+        for position in rest:
             try:
-                rows[position] = self.row(customer_id)
+                rows[position] = self.row(customer_ids[position])
             except (InputError, NotFoundError) as error:
                 errors[position] = error
         return rows, errors
 
+    def _rows_together(self, customer_ids: Sequence[str], rows: Int64) -> list[int]:
+        """Put most rows in place; the places of those that have to be looked up one by one."""
+        try:
+            wanted = [each.encode() for each in customer_ids]
+        except (AttributeError, UnicodeEncodeError):
+            return list(range(len(customer_ids)))
+        digests = b"".join([hashlib.sha256(each).digest()[:8] for each in wanted])
+        at = np.searchsorted(self.heads, np.frombuffer(digests, dtype=">u8").astype(np.uint64))
+        found = self.row_of[np.minimum(at, self.count - 1)]
+        index = self.parts_of(found)
+        inside = found - self.starts[index]
+        parts, rest = self.parts, []
+        for position, (part_index, row) in enumerate(
+            zip(index.tolist(), inside.tolist(), strict=True)
+        ):
+            part = parts[part_index]
+            ends = part.ends
+            if part.text[ends[row] : ends[row + 1]] != wanted[position]:
+                rest.append(position)
+        rows[:] = found
+        rows[rest] = -1
+        return rest
+
     def rows_of_tombstone(self, tombstone: str) -> list[int]:
         """The row of who was forgotten, if the base still holds the customer."""
-        head = tombstone_head(tombstone)
+        head = int(tombstone[:16], 16)
         at, found = bisect_left(self._heads_view, head), []
         while at < len(self.heads) and self._heads_view[at] == head:
             row = int(self.row_of[at])
@@ -225,7 +254,7 @@ class Customers:
 
     def place(self, row: int) -> tuple[Part, int]:
         """The part of a row, and the row in it."""
-        part = self.parts[int(np.searchsorted(self.starts, row, side="right")) - 1]
+        part = self.parts[bisect_right(self._starts, row) - 1]
         return part, row - part.start
 
     def parts_of(self, rows: Int64) -> Int64:

@@ -237,19 +237,22 @@ def block_of(
         x = x.copy()
         x[:, terms.columns] = terms.values
     if terms.is_evaluated:
-        return live, Block(x, *_evaluated(state, rows, terms)), errors
-    planes = version.eligible.planes[rows]
-    for place, known in touched.items():
-        planes[place] = known.planes
+        eligible, on_day = _evaluated(state, rows, terms)
+    else:
+        planes = version.eligible.planes[rows]
+        for place, known in touched.items():
+            planes[place] = known.planes
+        eligible, on_day = Eligibility(planes, terms.plane_index), None
+    if on_day is not None:
+        return live, Block(x, eligible, on_day), errors
     patches = {
         place: (known.capability_index, known.adjustment) for place, known in touched.items()
     }
-    history = history_from(version, rows, patches)
-    return live, Block(x, Eligibility(planes, terms.plane_index), history), errors
+    return live, Block(x, eligible, history_from(version, rows, patches)), errors
 
 
-def _evaluated(state: State, rows: Int64, terms: Terms) -> tuple[Eligibility, History]:
-    """What the gates and the history say on a day, or of attributes, of the request's own."""
+def _evaluated(state: State, rows: Int64, terms: Terms) -> tuple[Eligibility, History | None]:
+    """What the gates say of attributes of the request's own; on another day, history as well."""
     version = state.version
     base, place = state.profiles(rows) if len(rows) else (version.engine.base, rows)
     base = with_attributes(base, terms.attributes)
@@ -257,11 +260,14 @@ def _evaluated(state: State, rows: Int64, terms: Terms) -> tuple[Eligibility, Hi
     eligible = gates.planes(base.attributes, base.facts, terms.as_of)
     if terms.closed is not None:
         eligible = without(eligible, terms.closed)
+    planes, plane_index = eligible
+    eligible = Eligibility(planes[place], plane_index)
+    if terms.as_of == version.as_of:
+        return eligible, None
     history = adjustments(
         base.facts, version.catalog, terms.as_of, customer_count=base.customer_count
     )
-    planes, plane_index = eligible
-    return Eligibility(planes[place], plane_index), history_of(history, place)
+    return eligible, history_of(history, place)
 
 
 def history_from(version: Version, rows: Int64, patches: dict[int, _OfRow]) -> History | None:
