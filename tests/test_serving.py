@@ -1,4 +1,4 @@
-"""Online and batch are equal: at one base, catalog, policy, day and journal offset, byte for byte."""
+"""Online and batch are equal at one base, catalog, policy, day and journal offset, to the byte."""
 
 from __future__ import annotations
 
@@ -469,13 +469,14 @@ def test_cells_of_profiles_are_refused_by_field_and_row(serving: Serving, world:
     assert caught.value.row == 1
     facts = {"product": ["tea"] * 2, "kind": ["bought"] * 2, "date": [AS_OF] * 2}
     for index in ([0, 2], [0, -1], [0, None]):
+        table = pa.table({"customer_index": pa.array(index, pa.int64()), **facts})
+        profiles = Profiles(indicators=world.base.indicators[:2], facts=table)
         with pytest.raises(InputError) as caught:
-            table = pa.table({"customer_index": pa.array(index, pa.int64()), **facts})
-            serving.match_profiles(Profiles(indicators=world.base.indicators[:2], facts=table))
+            serving.match_profiles(profiles)
         assert (caught.value.field, caught.value.row) == ("profiles.facts.customer_index", 1)
+    many = Profiles(indicators=np.zeros((100_001, x.shape[1]), np.float32))
     with pytest.raises(LimitError):
-        many = np.zeros((100_001, x.shape[1]), np.float32)
-        serving.match_profiles(Profiles(indicators=many))
+        serving.match_profiles(many)
 
 
 def test_a_profile_that_objected_has_no_opportunity(serving: Serving, world: World) -> None:
@@ -825,7 +826,7 @@ DRAFT = {"id": "new", "product": "tea", "channel": "email", "weights": {}}
 def test_an_audience_that_cannot_be_is_refused_by_its_field(
     world: World, tmp_path: Path, asked: Any, context: dict[str, Any], field: str
 ) -> None:
-    fact = {name: None for name in FACT_TYPES} | {
+    fact = dict.fromkeys(FACT_TYPES) | {
         "customer_id": world.customers[0],
         "capability_id": "retired",
         "kind": "bought",

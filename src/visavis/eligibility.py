@@ -337,7 +337,7 @@ class Gates:
         """A misspelt name in a policy would silently allow what it meant to forbid."""
         left_out = self.policy.exclusions
         channels = set(self.catalog.codes("channel")[1])
-        for field, names, known in (
+        for name_of, names, known in (
             ("cool_down_days", self.policy.cool_down_days, channels),
             ("consent_not_needed", self.policy.consent_not_needed, channels),
             ("exclusions.channels", left_out.channels, channels),
@@ -347,7 +347,7 @@ class Gates:
         ):
             for name in names:
                 if name not in known:
-                    raise InputError(f"{name!r} is not in the catalog", field=f"policy.{field}")
+                    raise InputError(f"{name!r} is not in the catalog", field=f"policy.{name_of}")
 
 
 def with_spare(eligible: Eligibility) -> Eligibility:
