@@ -225,8 +225,8 @@ def block_of(
     errors: dict[int, VisavisError] = {}
     for place, known in touched.items():
         is_out[place] = known.is_out
-        if known.error is not None:
-            errors[place] = known.error
+        if (fault := known.fault) is not None:
+            errors[place] = fault
     live = None
     if is_out.any():
         live = np.flatnonzero(~is_out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from visavis.catalog import Catalog
 from visavis.domain import CUSTOMER_ID
 from visavis.engine import Explanation
 from visavis.engine.blocks import check_count
+from visavis.engine.engine import THREADS_MAX
 from visavis.errors import InputError, LimitError, SchemaError
 from visavis.journal import Appended, Journal
 from visavis.journal.entries import Entry
@@ -124,7 +126,7 @@ class Serving:
         remake = partial(
             Version.make, threads=threads, variant=variant, history_bytes=history_bytes
         )
-        version = remake(Customers.open(base, _some(threads)), catalog, policy, as_of=as_of)
+        version = remake(Customers.open(base, _processors(threads)), catalog, policy, as_of=as_of)
         state = _state_of(version, journal)
         return cls(state, journal, version.engine.threads, remake)
 
@@ -182,6 +184,9 @@ class Serving:
         ------
         InputError
             Naming the field.
+        SetupError
+            If it was time to look at the journal and it cannot be read: what it says may be an
+            objection.
         """
         if isinstance(customer_ids, (str, bytes)) or not isinstance(customer_ids, Sequence):
             raise SchemaError("must be a list of ids", field="customer_ids")
@@ -280,8 +285,8 @@ class Serving:
         terms = state.plain if context is None else Terms.of(version, context)
         rows = np.array([version.customers.row(customer_id)])
         for known in state.touched_in(rows).values():
-            if known.error is not None:
-                raise known.error
+            if (fault := known.fault) is not None:
+                raise fault
         base = with_attributes(state.profiles(rows)[0], terms.attributes)
         if len(terms.columns):
             x = base.indicators.copy()
@@ -478,9 +483,11 @@ class Serving:
         self._looked_at = time.monotonic()
 
 
-def _some(threads: int | None) -> int:
-    """Threads that load, before an engine has checked how many there are to be."""
-    return 2 if threads is None else max(1, min(check_count(threads, "threads", 1), 64))
+def _processors(threads: int | None) -> int:
+    """How many threads load."""
+    if threads is not None:
+        check_count(threads, "threads", 1)
+    return len(os.sched_getaffinity(0)) if threads is None else min(threads, THREADS_MAX)
 
 
 def _check_expected(base: StoredBase, catalog: Catalog, policy: Policy, expected: Expected) -> None:
@@ -549,8 +556,9 @@ def _refuse_misfits(ahead: State, now: State) -> None:
         if is_same and known is now.touched[part]:
             continue
         for row, each in known.items():
-            if each.error is not None and not _is_misfit(now, ahead, row):
-                raise each.error
+            fault = each.fault
+            if fault is not None and not _is_misfit(now, ahead, row):
+                raise fault
 
 
 def _is_misfit(now: State, ahead: State, row: int) -> bool:

@@ -12,6 +12,7 @@ here they make one customer an error, and everybody else is served.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -59,6 +60,11 @@ class Touched(NamedTuple):
     capability_index: npt.NDArray[np.int32]
     adjustment: npt.NDArray[np.float32]
     error: InputError | None = None
+
+    @property
+    def fault(self) -> InputError | None:
+        """The error, anew: one that is raised again and again keeps every frame it passed."""
+        return copy(self.error)
 
 
 #: What is known of the touched customers of a part, by row.
