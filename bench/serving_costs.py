@@ -161,6 +161,8 @@ def ask(serving, rng):
         lambda: serving.find_audience("capability-00001", k=100, reach=True),
         3,
     )
+    draft = {"id": "draft", "product": "p1", "channel": "email", "weights": {"i001": 1.0}}
+    told("a draft's, and its reach", lambda: serving.find_audience(draft, k=100, reach=True), 3)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -29,6 +30,9 @@ from visavis.policy import Exclusions, Policy
 from visavis.serving import Context, Expected, Profiles, Selection, Serving
 from worlds import AS_OF, ATTRIBUTE_TYPES, FACT_TYPES, NAMES, World, worlds
 
+#: Worlds of each property; `make test-long` asks for more.
+EXAMPLES = int(os.environ.get("VISAVIS_EXAMPLES", "80"))
+
 TABLES = st.sampled_from([None, 0, 3])
 
 
@@ -51,7 +55,7 @@ def recorded(serving: Serving, group: Group, request_id: str) -> None:
     )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(
     world=worlds(),
     said=st.lists(st.tuples(groups(), st.sampled_from(["here", "elsewhere"])), max_size=4),
@@ -122,7 +126,7 @@ def test_online_is_the_batch_at_the_same_offset(
             check(again)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(
     world=worlds(),
     said=st.lists(groups(), max_size=2),
@@ -232,7 +236,7 @@ def tightened(policy: Policy, rng: np.random.Generator) -> tuple[Policy, dict[st
     return policy.model_copy(update=tighter), tighter
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(world=worlds(), said=st.lists(groups(), max_size=2), seed=st.integers(0, 2**32 - 1))
 def test_an_audience_and_its_reach_are_those_of_the_batch(
     world: World, said: list[Group], seed: int
