@@ -625,6 +625,38 @@ def test_a_journal_that_ends_before_the_base_is_refused(
         assert found.equals(batch(world, journal.overlay().apply(world.base)))
 
 
+def test_what_is_closed_says_so(world: World, stored: StoredBase, tmp_path: Path) -> None:
+    with Journal.open(tmp_path / "other", create=True) as journal:
+        serving = Serving.open(
+            stored, world.catalog, world.policy, journal=journal, as_of=world.as_of
+        )
+        serving.close()
+        for attempt in (
+            lambda: serving.match(world.customers),
+            lambda: serving.find_audience(world.offers[0]["id"], k=1),
+            lambda: serving.explain(world.customers[0], world.offers[0]["id"]),
+        ):
+            with pytest.raises(InputError, match="has been closed"):
+                attempt()
+
+
+def test_a_journal_that_cannot_be_read_is_told_and_not_passed_over(
+    world: World, stored: StoredBase, tmp_path: Path
+) -> None:
+    """What it says since may be an objection."""
+    journal = Journal.open(tmp_path / "other", create=True)
+    with Serving.open(
+        stored, world.catalog, world.policy, journal=journal, as_of=world.as_of
+    ) as serving:
+        assert not serving.match(world.customers).errors
+        journal.close()
+        serving._looked_at -= 1.0
+        for _ in range(2):
+            with pytest.raises(InputError, match="has been closed") as caught:
+                serving.match(world.customers)
+            assert caught.value.field == "journal"
+
+
 # What is published.
 
 

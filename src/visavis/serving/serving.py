@@ -76,10 +76,15 @@ class Serving:
         self._threads = threads
         self._remake = remake
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="visavis-match")
+        #: Its own: who asks for one customer must not stand behind everybody of an audience.
+        self._audience_pool = ThreadPoolExecutor(
+            max(1, threads // 2), thread_name_prefix="visavis-audience"
+        )
         #: Held by who reads the journal and replaces the state.
         self._recording = threading.RLock()
         self._publishing = threading.Lock()
         self._looked_at = time.monotonic()
+        self._is_closed = False
 
     @classmethod
     def open(
@@ -131,8 +136,10 @@ class Serving:
         return cls(state, journal, version.engine.threads, remake)
 
     def close(self) -> None:
-        """Stop the threads; requests in flight end as they would."""
+        """Stop the threads; requests in flight end as they would, later ones are refused."""
+        self._is_closed = True
         self._pool.shutdown()
+        self._audience_pool.shutdown()
 
     def __enter__(self) -> Self:
         return self
@@ -330,7 +337,7 @@ class Serving:
         """
         context = Context() if context is None else context
         return find_audience(
-            self._current(), capability, context, k=k, reach=reach, pool=self._pool
+            self._current(), capability, context, k=k, reach=reach, pool=self._audience_pool
         )
 
     def record(
@@ -464,6 +471,8 @@ class Serving:
 
     def _current(self) -> State:
         """The state, after a look at the journal if the last one was long ago."""
+        if self._is_closed:
+            raise InputError("has been closed", field="serving")
         journal = self._journal
         if (
             journal is not None
