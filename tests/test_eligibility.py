@@ -15,7 +15,7 @@ import reference
 from visavis import kernel
 from visavis.base import Base
 from visavis.catalog import Catalog
-from visavis.eligibility import Gate, Gates
+from visavis.eligibility import Gate, Gates, with_spare, without
 from visavis.errors import InputError, RuleError, SchemaError
 from visavis.policy import Exclusions, Policy
 from worlds import AS_OF, GATES, RULES, World, ago, worlds
@@ -60,6 +60,46 @@ def outcomes(world: World, i: int, j: int) -> list[Gate]:
 @given(worlds())
 def test_planes_are_what_the_oracle_says_of_every_pair(world: World) -> None:
     np.testing.assert_array_equal(planes_of(world), oracle(world))
+
+
+@settings(max_examples=60)
+@given(worlds())
+def test_who_is_open_to_one_capability_is_what_its_plane_says(world: World) -> None:
+    base, gates = world.base, gates_of(world)
+    planes = planes_of(world)
+    for j in range(len(world.offers)):
+        found = gates.open_to(j, base.attributes, base.facts, world.as_of)
+        np.testing.assert_array_equal(found, planes[:, j])
+
+
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 128])
+def test_what_is_closed_to_all_is_closed_and_nothing_else_changes(count: int) -> None:
+    rng = np.random.default_rng(count)
+    planes = rng.integers(0, 2**63, (5, -(-count // 64))).astype(np.uint64)
+    last = np.uint64(2 ** (count - 64 * (planes.shape[1] - 1)) - 1)
+    planes[:, -1] &= last
+    plane_index = np.arange(-1, count, dtype=np.int32)
+    eligible = kernel.Eligibility(planes, plane_index)
+    closed = rng.random(count + 1) < 0.5
+    expected = dense(eligible) & ~closed
+    for given_planes in (eligible, with_spare(eligible)):
+        np.testing.assert_array_equal(dense(without(given_planes, closed)), expected)
+    np.testing.assert_array_equal(dense(with_spare(eligible)), dense(eligible))
+
+
+def test_a_day_that_is_asked_for_again_and_again_keeps_its_planes() -> None:
+    base = Base.from_tables(pa.table({"customer_id": ["a"], "x": [1.0]}), as_of=AS_OF)
+    rows = [
+        {"id": f"c{day}", "product": "tea", "channel": "post", "weights": {}, "valid_to": ago(-day)}
+        for day in range(12)
+    ]
+    policy = Policy(consent_not_needed=("post",))
+    gates = Gates.compile(Catalog.from_rows(rows), policy, base.attributes.schema)
+    for _ in range(2):
+        for day in range(12):
+            found = dense(gates.planes(base.attributes, base.facts, ago(-day)))
+            ids = gates.catalog.ids
+            assert found[0].tolist() == [int(each[1:]) >= day for each in ids]
 
 
 @settings(max_examples=40)

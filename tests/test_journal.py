@@ -343,3 +343,33 @@ def test_errors_name_what_was_given(journal: Journal) -> None:
             journal.forget(wrong)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="customer_id: must not be empty"):
         journal.is_forgotten("")
+
+
+def test_what_came_since_is_told_entry_by_entry_and_who_was_forgotten_when_somebody_was(
+    journal: Journal,
+) -> None:
+    journal.append(facts=facts(("a", "tea", 1)), objections=["b"], request_id="r")
+    since = journal.since(0)
+    assert [entry.offset for entry in since.entries] == [1, 2]
+    assert [entry.customer_id for entry in since.entries] == [b"a", b"b"]
+    assert (since.through, since.forgotten) == (2, None)
+    assert journal.since(2).entries == []
+    assert journal.since(2, forgotten=True).forgotten == frozenset()
+    journal.forget("a")
+    after = journal.since(2)
+    assert (after.through, len(after.entries)) == (3, 1)
+    assert after.forgotten == journal.forgotten
+    assert len(journal.forgotten) == 1
+    assert {entry.customer_id for entry in journal.since(0).entries} == {b"", b"b"}
+    assert journal.since(3).forgotten is None
+    with pytest.raises(InputError, match="after"):
+        journal.since(4)
+
+
+def test_a_journal_knows_which_requests_it_has_answered(journal: Journal) -> None:
+    assert not journal.knows("r")
+    journal.append(objections=["a"], request_id="r")
+    assert journal.knows("r")
+    assert not journal.knows("s")
+    with pytest.raises(SchemaError):
+        journal.knows(7)  # type: ignore[arg-type]

@@ -25,6 +25,7 @@ LAYERS = [
     "evaluate",
     "campaign",
     "cluster",
+    "serving",
     "erasure",
     "rescore",
     "schedule",

@@ -30,7 +30,7 @@ from visavis.kernel import Eligibility
 from visavis.policy import Exclusions, Policy
 from visavis.rules import Outcome, Rule, check_attribute_schema, compile_rule
 
-__all__ = ["Gate", "Gates"]
+__all__ = ["Gate", "Gates", "with_spare", "without"]
 
 Bools = npt.NDArray[np.bool_]
 
@@ -38,6 +38,13 @@ Bools = npt.NDArray[np.bool_]
 _Key = tuple[str | None, str | None]
 
 _ALWAYS: Final = -1
+
+#: The plane of each combination that is not open to all, and of each capability.
+_Numbered = tuple[dict[_Key, int], npt.NDArray[np.int32]]
+
+#: Days for which it is kept which capabilities share a combination: every part of a base asks, and
+#: every request that is evaluated by itself, and 10,240 capabilities take 10 ms.
+_GROUPED_MAX: Final = 8
 
 #: The combination of capabilities that nobody may meet.
 _NOBODY: Final[_Key] = (None, None)
@@ -50,7 +57,8 @@ class Gate:
     Attributes
     ----------
     name : str
-        ``objection``, ``exclusion``, ``validity``, ``consent``, ``cool-down`` or ``rule``.
+        ``objection``, ``exclusion``, ``validity``, ``consent``, ``cool-down``, ``rule``, or, from
+        whoever asks about the pair, ``history`` or ``context``.
     is_open : bool
     detail : str
         What was looked at, in plain words.
@@ -151,9 +159,27 @@ class Gates:
                 planes[:, q // 64] |= plane.astype(np.uint64) << np.uint64(q % 64)
         return Eligibility(planes, plane_index)
 
-    def _number_planes(
-        self, as_of: date, shut: Mapping[str, Bools]
-    ) -> tuple[dict[_Key, int], npt.NDArray[np.int32]]:
+    def open_to(self, j: int, attributes: pa.Table, facts: pa.Table, as_of: date) -> Bools:
+        """Who may meet capability `j`, (n,): what `planes` says of it, without the others' rules.
+
+        Parameters
+        ----------
+        j : int
+        attributes, facts, as_of
+            As in `planes`.
+        """
+        catalog, n = self.catalog, attributes.num_rows
+        valid = _is_valid(catalog.valid_from[j], catalog.valid_to[j], as_of)
+        if not valid or self._exclusion_of(j) is not None:
+            return np.zeros(n, dtype=np.bool_)
+        text, channel = catalog.rules[j], catalog.channels[j]
+        held = (
+            np.ones(n, np.bool_) if text is None else self.rules[text].evaluate(attributes, as_of)
+        )
+        shut = self._shut_out_channels(attributes, facts, as_of).get(channel)
+        return held if shut is None else held & ~shut
+
+    def _number_planes(self, as_of: date, shut: Mapping[str, Bools]) -> _Numbered:
         """A plane per combination that is not open to all; the plane of each capability."""
         keys, group = self._grouped(as_of)
         plane_of: dict[_Key, int] = {}
@@ -164,15 +190,18 @@ class Gates:
         return plane_of, of_group[group]
 
     def _grouped(self, as_of: date) -> tuple[list[_Key], npt.NDArray[np.int32]]:
-        """The distinct keys, and which of them each capability has.
-
-        Kept, for every part of a base asks anew: 10,240 capabilities took 39 ms each time.
-        """
-        if as_of not in self._groups:
+        """The distinct keys, and which of them each capability has; kept for some days."""
+        grouped = self._groups.get(as_of)
+        if grouped is None:
             numbers: dict[_Key, int] = {}
             group = [numbers.setdefault(key, len(numbers)) for key in self._keys(as_of)]
-            self._groups[as_of] = list(numbers), np.array(group, dtype=np.int32)
-        return self._groups[as_of]
+            grouped = list(numbers), np.array(group, dtype=np.int32)
+            grouped[1].setflags(write=False)
+            # Whoever asks online names any day.
+            while len(self._groups) >= _GROUPED_MAX:
+                self._groups.pop(next(iter(self._groups)), None)
+            self._groups[as_of] = grouped
+        return grouped
 
     def _keys(self, as_of: date) -> Iterator[_Key]:
         """What decides about each capability: rule and channel, or that it is closed to all."""
@@ -322,6 +351,33 @@ class Gates:
             for name in names:
                 if name not in known:
                     raise InputError(f"{name!r} is not in the catalog", field=f"policy.{key}")
+
+
+def with_spare(eligible: Eligibility) -> Eligibility:
+    """The same, with room for one plane more than its capabilities use: one that nobody is in."""
+    planes, plane_index = eligible
+    if _spare_plane(plane_index) < 64 * planes.shape[1]:
+        return eligible
+    beyond = np.zeros((len(planes), 1), dtype=np.uint64)
+    return Eligibility(np.hstack([planes, beyond]), plane_index)
+
+
+def without(eligible: Eligibility, closed: Bools) -> Eligibility:
+    """The same, with some capabilities closed to all.
+
+    Parameters
+    ----------
+    eligible : Eligibility
+        Copied if `with_spare` has left no room.
+    closed : ndarray of shape (n_capabilities,), bool
+    """
+    planes, plane_index = with_spare(eligible)
+    nobody = np.int32(_spare_plane(plane_index))
+    return Eligibility(planes, np.where(closed, nobody, plane_index))
+
+
+def _spare_plane(plane_index: npt.NDArray[np.int32]) -> int:
+    return int(plane_index.max(initial=_ALWAYS)) + 1
 
 
 def _objection_gate(attributes: pa.Table) -> Gate:

@@ -68,6 +68,9 @@ def adjustments_of(
     capability_index: npt.NDArray[np.int32],
 ) -> npt.NDArray[np.float64]:
     """The adjustments of some pairs, 0 where absent: a binary search in all rows at once."""
+    if len(history.indptr) == 2:
+        # Of one row numpy's own search is enough: 10 µs, where going on takes 100.
+        return _adjustments_of_one(history, capability_index)
     low = history.indptr[customer_index].copy()
     end = history.indptr[customer_index + 1]
     high = end.copy()
@@ -83,4 +86,18 @@ def adjustments_of(
     found[inside] = entries[low[inside]] == capability_index[inside]
     h = np.zeros(len(low), dtype=np.float64)
     h[found] = history.adjustment[low[found]]
+    return h
+
+
+def _adjustments_of_one(
+    history: kernel.History, capability_index: npt.NDArray[np.int32]
+) -> npt.NDArray[np.float64]:
+    """The adjustments of the one row with some capabilities."""
+    cut = slice(int(history.indptr[0]), int(history.indptr[1]))
+    entries = history.capability_index[cut]
+    h = np.zeros(len(capability_index), dtype=np.float64)
+    if len(entries):
+        at = np.minimum(np.searchsorted(entries, capability_index), len(entries) - 1)
+        found = entries[at] == capability_index
+        h[found] = history.adjustment[cut][at[found]]
     return h

@@ -108,19 +108,27 @@ class Engine:
         self._is_part = is_part
         self._excluded_rows = _rows_of(base, policy.exclusions.customers, is_part)
 
-    def beside(self, base: Base) -> Engine:
-        """An engine for other customers: catalog, policy, day and everything packed are shared.
+    def beside(
+        self, base: Base, *, as_of: date | None = None, policy: Policy | None = None
+    ) -> Engine:
+        """An engine for other customers: catalog and everything packed are shared.
 
         Parameters
         ----------
         base : Base
             Another part of the larger base that this engine's is a part of: of the same columns.
+        as_of : date, optional
+            Another day, not before the base's.
+        policy : Policy, optional
+            One that differs in k, in its minimum or in its limits alone: gates stay as they are.
         """
         assert self._is_part, "parts of a base belong to engines of parts"  # noqa: S101
         other = copy.copy(self)
         for name in _OF_THE_BASE:
             other.__dict__.pop(name, None)
         other.base = base
+        other.as_of = self.as_of if as_of is None else as_of
+        other.policy = self.policy if policy is None else policy
         other._excluded_rows = _rows_of(base, self.policy.exclusions.customers, is_part=True)
         return other
 
@@ -336,15 +344,27 @@ class Engine:
             variant=self.variant,
         )
 
-    def explain(self, customer_id: str, capability_id: str) -> Explanation:
+    def explain(
+        self,
+        customer_id: str,
+        capability_id: str,
+        *,
+        closed: npt.NDArray[np.bool_] | None = None,
+    ) -> Explanation:
         """Why a customer has, or has not, an opportunity.
+
+        Parameters
+        ----------
+        customer_id, capability_id : str
+        closed : ndarray of shape (m,), bool, optional
+            Capabilities that whoever asks does not want now.
 
         Raises
         ------
         NotFoundError
             If the base or the catalog does not hold the id.
         """
-        return explain_pair(self, customer_id, capability_id)
+        return explain_pair(self, customer_id, capability_id, closed)
 
     def _over_blocks(
         self,

@@ -8,11 +8,12 @@ from datetime import date
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from visavis import kernel
 from visavis.domain import HISTORY
-from visavis.eligibility import Gate
+from visavis.eligibility import Gate, without
 from visavis.engine.blocks import adjustments_of
 from visavis.history import adjustments, term_contributions
 
@@ -87,13 +88,20 @@ class Explanation:
     remedies: tuple[str, ...]
 
 
-def explain_pair(engine: Engine, customer_id: str, capability_id: str) -> Explanation:
+def explain_pair(
+    engine: Engine,
+    customer_id: str,
+    capability_id: str,
+    closed: npt.NDArray[np.bool_] | None = None,
+) -> Explanation:
     """Explain one pair; see `Engine.explain`."""
     i, j = engine.base.index_of(customer_id), engine.catalog.index_of(capability_id)
     facts = engine.base.facts_of(i)
     own_facts = facts.set_column(0, "customer_index", pa.array(np.zeros(len(facts), np.int64)))
     attributes = engine.base.attributes.slice(i, 1)
     gates = engine.gates.outcomes(j, attributes, own_facts, engine.as_of, customer_id)
+    if closed is not None:
+        gates.append(_context_gate(bool(closed[j])))
     if not gates[0].is_open:
         return _unscored(engine, customer_id, capability_id, gates)
     row = engine.base.indicators[i : i + 1]
@@ -105,11 +113,12 @@ def explain_pair(engine: Engine, customer_id: str, capability_id: str) -> Explan
         remedy = "the fact that excludes it falling away"
         gates.append(Gate("history", False, "a fact excludes this customer from it", remedy))
         return _unscored(engine, customer_id, capability_id, gates)
+    eligible = engine.gates.planes(attributes, own_facts, engine.as_of)
     chosen = kernel.match(
         row,
         engine.panel,
         k=engine.policy.k,
-        eligible=engine.gates.planes(attributes, own_facts, engine.as_of),
+        eligible=eligible if closed is None else without(eligible, closed),
         history=history,
         limits=engine.policy.limits,
         ev_min=engine.policy.ev_min,
@@ -132,6 +141,13 @@ def explain_pair(engine: Engine, customer_id: str, capability_id: str) -> Explan
         verdict=verdict.text,
         remedies=verdict.remedies,
     )
+
+
+def _context_gate(is_closed: bool) -> Gate:
+    if not is_closed:
+        return Gate("context", True, "the request leaves it open")
+    remedy = "a request that leaves it open"
+    return Gate("context", False, "the request leaves it out", remedy)
 
 
 def _unscored(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,16 @@ from visavis.engine.blocks import adjustments_of, check_count
 if TYPE_CHECKING:
     from visavis.engine.engine import Engine
 
-__all__ = ["OPPORTUNITY_SCHEMA", "Matches", "joined", "reasons_of"]
+__all__ = [
+    "OPPORTUNITY_SCHEMA",
+    "Matches",
+    "Terms",
+    "joined",
+    "largest_terms",
+    "reason_lists",
+    "reason_order",
+    "reasons_of",
+]
 
 #: Reasons listed with an opportunity unless the caller asks for another number.
 REASON_COUNT: Final = 3
@@ -170,19 +179,90 @@ def reasons_of(
     pyarrow.ListArray of n_pairs lists of struct<indicator, contribution>
         Contribution descending, then name.
     """
-    names = [*engine.base.indicator_names, HISTORY]
-    # In order of name, a stable sort by contribution leaves ties in order of name.
-    by_name = np.array(sorted(range(len(names)), key=lambda column: names[column].encode()))
-    h = adjustments_of(engine.history, customer_index, capability_index)
-    chunk = max(1, _REASON_CELLS // len(names))
+    found = largest_terms(
+        engine.base.indicators,
+        customer_index,
+        engine.weights,
+        capability_index,
+        adjustments_of(engine.history, customer_index, capability_index),
+        by_name=reason_order(engine.base.indicator_names),
+        count=count,
+        against=engine.mean_weights if distinctive else None,
+    )
+    return reason_lists(found, engine.base.indicator_names)
+
+
+class Terms(NamedTuple):
+    """The largest positive terms of some pairs, in CSR form.
+
+    Attributes
+    ----------
+    offsets : ndarray of shape (n_pairs + 1,), int64
+    name_index : ndarray of shape (n_terms,), int64
+        The column of the indicator; behind the last, the history.
+    contribution : ndarray of shape (n_terms,), float64
+    """
+
+    offsets: npt.NDArray[np.int64]
+    name_index: npt.NDArray[np.int64]
+    contribution: npt.NDArray[np.float64]
+
+
+def reason_order(indicator_names: Sequence[str]) -> npt.NDArray[np.int64]:
+    """The columns of the indicators and, behind them, of the history, in order of their names."""
+    names = [*indicator_names, HISTORY]
+    return np.array(sorted(range(len(names)), key=lambda column: names[column].encode()))
+
+
+def reason_lists(terms: Terms, indicator_names: Sequence[str]) -> pa.ListArray:
+    """Terms as Arrow has them."""
+    names = pa.array([*indicator_names, HISTORY])
+    struct = pa.StructArray.from_arrays(
+        [names.take(pa.array(terms.name_index, pa.int64())), pa.array(terms.contribution)],
+        fields=list(_REASON),
+    )
+    return pa.ListArray.from_arrays(pa.array(terms.offsets, pa.int32()), struct)
+
+
+def largest_terms(
+    indicators: npt.NDArray[np.float32],
+    customer_index: npt.NDArray[np.int64],
+    weights: npt.NDArray[np.float32],
+    capability_index: npt.NDArray[np.int32],
+    adjustment: npt.NDArray[np.float64],
+    *,
+    by_name: npt.NDArray[np.int64],
+    count: int,
+    against: npt.NDArray[np.float64] | None = None,
+) -> Terms:
+    """The largest positive terms of some pairs, contribution descending, then name.
+
+    Parameters
+    ----------
+    indicators : ndarray of shape (n, d), float32
+    customer_index : ndarray of shape (n_pairs,), int64
+        Rows of `indicators`.
+    weights : ndarray of shape (m, d), float32
+    capability_index : ndarray of shape (n_pairs,), int32
+        Rows of `weights`.
+    adjustment : ndarray of shape (n_pairs,), float64
+        Of each pair: the history's term.
+    by_name : ndarray of shape (d + 1,), int64
+        As of `reason_order`: a stable sort by contribution leaves ties in order of name.
+    count : int
+        At most so many per pair.
+    against : ndarray of shape (d,), float64, optional
+        Taken from the weights first.
+    """
+    chunk = max(1, _REASON_CELLS // len(by_name))
     picked, sizes, terms = [], [], []
     for begin in range(0, len(customer_index), chunk):
         cut = slice(begin, begin + chunk)
-        x = engine.base.indicators[customer_index[cut]].astype(np.float64)
-        products = np.empty((len(x), len(names)))
-        w = engine.weights[capability_index[cut]]
-        np.multiply(x, w - engine.mean_weights if distinctive else w, out=products[:, :-1])
-        products[:, -1] = h[cut]
+        x = indicators[customer_index[cut]].astype(np.float64)
+        w = weights[capability_index[cut]]
+        products = np.empty((len(x), len(by_name)))
+        np.multiply(x, w if against is None else w - against, out=products[:, :-1])
+        products[:, -1] = adjustment[cut]
         ordered = products[:, by_name]
         best = _largest(ordered, count)
         contribution = np.take_along_axis(ordered, best, axis=1)
@@ -190,16 +270,12 @@ def reasons_of(
         sizes.append(positive.sum(axis=1))
         picked.append(by_name[best][positive])
         terms.append(contribution[positive])
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate(sizes or [np.empty(0, int)]))])
-    flat = np.concatenate(picked or [np.empty(0, np.int64)])
-    struct = pa.StructArray.from_arrays(
-        [
-            pa.array(names).take(pa.array(flat, pa.int64())),
-            pa.array(np.concatenate(terms or [np.empty(0)])),
-        ],
-        fields=list(_REASON),
+    ends = np.cumsum(np.concatenate(sizes or [np.empty(0, np.int64)]))
+    return Terms(
+        np.concatenate([[0], ends]).astype(np.int64),
+        np.concatenate(picked or [np.empty(0, np.int64)]),
+        np.concatenate(terms or [np.empty(0)]),
     )
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), struct)
 
 
 def _largest(terms: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.int64]:

@@ -30,7 +30,7 @@ The form of the file, and what it promises: docs/journal.md.
 """
 
 from visavis.journal.compacting import compact
-from visavis.journal.journal import Appended, Counts, Journal
+from visavis.journal.journal import Appended, Counts, Journal, Since
 from visavis.journal.overlay import Overlay
 
-__all__ = ["Appended", "Counts", "Journal", "Overlay", "compact"]
+__all__ = ["Appended", "Counts", "Journal", "Overlay", "Since", "compact"]

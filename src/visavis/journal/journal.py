@@ -18,12 +18,12 @@ import pyarrow as pa
 
 from visavis.errors import InputError, SchemaError, StorageError
 from visavis.journal.connection import connect, failures, make_file, transaction
-from visavis.journal.entries import Head, Kind, Request, content_digest, id_digest
+from visavis.journal.entries import Entry, Head, Kind, Request, content_digest, id_digest
 from visavis.journal.incoming import contents_of, id_bytes
 from visavis.journal.overlay import Overlay, overlay_of
 from visavis.journal.rows import Rows
 
-__all__ = ["Appended", "Counts", "Journal"]
+__all__ = ["Appended", "Counts", "Journal", "Since"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,25 @@ class Appended:
     last_offset: int
     repeated: bool
     dropped_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """What came after an offset, as one transaction saw it.
+
+    Attributes
+    ----------
+    through : int
+        The last offset.
+    entries : list of Entry
+        In order.
+    forgotten : frozenset of str or None
+        All tombstones, sha256 in hex; None where nobody was forgotten since.
+    """
+
+    through: int
+    entries: list[Entry]
+    forgotten: frozenset[str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +225,41 @@ class Journal:
                 through=through,
                 forgotten=rows.tombstones(),
             )
+
+    def since(self, after: int, *, forgotten: bool = False) -> Since:
+        """The entries after an offset one by one, for whoever keeps up with the journal.
+
+        Parameters
+        ----------
+        after : int
+        forgotten : bool
+            Read the tombstones even if nobody was forgotten since.
+
+        Raises
+        ------
+        InputError
+            If the journal does not reach as far as `after`.
+        CorruptionError
+            Naming the offset of a damaged entry.
+        """
+        with self._transaction("BEGIN") as rows:
+            after, through = _bounds(rows.head, after, None)
+            entries = list(rows.entries(after, through))
+            # Whoever is forgotten leaves an entry without a customer behind all others.
+            is_wanted = forgotten or any(each.kind == Kind.FORGOTTEN for each in entries)
+            return Since(through, entries, rows.tombstones() if is_wanted else None)
+
+    def knows(self, request_id: str) -> bool:
+        """Whether a request was answered before: sent again, it appends nothing.
+
+        Raises
+        ------
+        InputError
+            If `request_id` is no id.
+        """
+        key = _request_key(request_id)
+        with self._transaction("BEGIN") as rows:
+            return rows.request(key) is not None
 
     def digest(self, after: int = 0, through: int | None = None) -> str:
         """The sha256 of the entries with ``after < offset ≤ through``, in hex; errors as above."""

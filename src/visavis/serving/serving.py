@@ -1,0 +1,579 @@
+"""`Serving`: what one process asks to answer requests; knows no transport."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import date
+from functools import partial
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+import numpy as np
+import pyarrow as pa
+
+from visavis.base import StoredBase
+from visavis.base.door import incoming_attributes
+from visavis.catalog import Catalog
+from visavis.domain import CUSTOMER_ID
+from visavis.engine import Explanation
+from visavis.engine.blocks import check_count
+from visavis.engine.engine import THREADS_MAX
+from visavis.errors import InputError, LimitError, SchemaError
+from visavis.journal import Appended, Journal
+from visavis.journal.entries import Entry
+from visavis.journal.incoming import contents_of
+from visavis.policy import Policy
+from visavis.serving.answer import Answer
+from visavis.serving.audience import Audience, find_audience
+from visavis.serving.context import Context, Terms
+from visavis.serving.customers import Customers
+from visavis.serving.matching import Found, found_in, match_block, over_threads
+from visavis.serving.profiles import Profiles, profile_block
+from visavis.serving.touched import State, with_attributes
+from visavis.serving.version import HISTORY_BYTES, ServingVersion, Version
+
+__all__ = ["CUSTOMERS_MAX", "Expected", "Explained", "Serving"]
+
+#: Customers of one request: an answer of ten opportunities each is then 20 MB.
+CUSTOMERS_MAX: Final = 100_000
+
+#: How long what another process recorded may go unnoticed. Looking takes some 50 µs.
+LOOK_S: Final = 0.005
+
+
+class Expected(NamedTuple):
+    """The digests of what somebody means to publish; None = whatever it is."""
+
+    base: str | None = None
+    catalog: str | None = None
+    policy: str | None = None
+
+
+class Explained(NamedTuple):
+    """An explanation, and what it was made from."""
+
+    name: ServingVersion
+    explanation: Explanation
+
+
+class Serving:
+    """One version of base, catalog and policy, with what the journal says, ready to answer.
+
+    Made by `open`. Any number of threads may ask and record at the same time. It does not outlive a
+    fork: a child opens its own.
+    """
+
+    def __init__(
+        self, state: State, journal: Journal | None, threads: int, remake: Callable[..., Version]
+    ) -> None:
+        self._state = state
+        self._journal = journal
+        self._threads = threads
+        self._remake = remake
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="visavis-match")
+        #: Its own: who asks for one customer must not stand behind everybody of an audience.
+        self._audience_pool = ThreadPoolExecutor(
+            max(1, threads // 2), thread_name_prefix="visavis-audience"
+        )
+        #: Held by who reads the journal and replaces the state.
+        self._recording = threading.RLock()
+        self._publishing = threading.Lock()
+        self._looked_at = time.monotonic()
+        self._is_closed = False
+
+    @classmethod
+    def open(
+        cls,
+        base: StoredBase,
+        catalog: Catalog,
+        policy: Policy,
+        *,
+        journal: Journal | None = None,
+        as_of: date | str | None = None,
+        threads: int | None = None,
+        variant: str | None = None,
+        history_bytes: int = HISTORY_BYTES,
+        expected: Expected = Expected(),  # noqa: B008 (immutable)
+    ) -> Serving:
+        """Load and check everything; what comes back answers at once.
+
+        Parameters
+        ----------
+        base : StoredBase
+        catalog : Catalog
+        policy : Policy
+        journal : Journal, optional
+            Consulted before the base, from the base's offset on. It stays the caller's to close.
+        as_of : date or str, optional
+            Default: the base's.
+        threads : int, optional
+            That load, and that share a request of many customers. Default: the processors.
+        variant : str, optional
+            See `kernel.choose_variant`.
+        history_bytes : int
+            For adjustments in memory: see `visavis.serving.version`.
+        expected : Expected
+            What the caller means to serve.
+
+        Raises
+        ------
+        InputError
+            If base, catalog, policy, journal and day do not fit together, or a digest differs.
+        CorruptionError
+            If a byte of base or journal is not as it was written.
+        """
+        _check_expected(base, catalog, policy, expected)
+        remake = partial(
+            Version.make, threads=threads, variant=variant, history_bytes=history_bytes
+        )
+        version = remake(Customers.open(base, _processors(threads)), catalog, policy, as_of=as_of)
+        state = _state_of(version, journal)
+        return cls(state, journal, version.engine.threads, remake)
+
+    def close(self) -> None:
+        """Stop the threads; requests in flight end as they would, later ones are refused."""
+        self._is_closed = True
+        self._pool.shutdown()
+        self._audience_pool.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def name(self) -> ServingVersion:
+        """What the next request is answered from, if nothing is recorded before."""
+        return self._current().name
+
+    @property
+    def version(self) -> Version:
+        """Base, catalog and policy that are served now."""
+        return self._state.version
+
+    def match(
+        self,
+        customer_ids: Sequence[str],
+        context: Context | None = None,
+        *,
+        reasons: int | None = None,
+        distinctive: bool = False,
+    ) -> Answer:
+        """The best opportunities of some customers, exactly.
+
+        Parameters
+        ----------
+        customer_ids : sequence of str
+            In any order, repeats allowed; at most `CUSTOMERS_MAX`.
+        context : Context, optional
+        reasons : int, optional
+            At most so many reasons per opportunity; None = none are looked for.
+        distinctive : bool
+            As of `Matches.to_table`.
+
+        Returns
+        -------
+        Answer
+            A customer whom the base does not hold is an error of that row.
+
+        Raises
+        ------
+        InputError
+            Naming the field.
+        SetupError
+            If it was time to look at the journal and it cannot be read: what it says may be an
+            objection.
+        """
+        if isinstance(customer_ids, (str, bytes)) or not isinstance(customer_ids, Sequence):
+            raise SchemaError("must be a list of ids", field="customer_ids")
+        if len(customer_ids) > CUSTOMERS_MAX:
+            reason = f"must be at most {CUSTOMERS_MAX} at a time, got {len(customer_ids)}"
+            raise LimitError(reason, field="customer_ids")
+        _check_reasons(reasons)
+        state = self._current()
+        version = state.version
+        terms = state.plain if context is None else Terms.of(version, context)
+        rows, errors = version.customers.rows(customer_ids)
+        found = Found.together(
+            over_threads(
+                rows,
+                self._pool,
+                self._threads,
+                lambda block: match_block(
+                    state, block, terms, reasons=reasons, distinctive=distinctive
+                ),
+            )
+        )
+        control = version.control[rows] & (rows >= 0)
+        return Answer(
+            state.name,
+            version,
+            customer_ids,
+            found.errors | errors,
+            found.opportunity_count,
+            control,
+            found.capability_index,
+            found.propensity,
+            found.expected_value,
+            found.reasons,
+            found.stats,
+        )
+
+    def match_profiles(
+        self,
+        profiles: Profiles,
+        context: Context | None = None,
+        *,
+        reasons: int | None = None,
+        distinctive: bool = False,
+    ) -> Answer:
+        """The best opportunities of customers whom no base holds.
+
+        Parameters
+        ----------
+        profiles : Profiles
+            At most `CUSTOMERS_MAX`.
+        context, reasons, distinctive
+            As in `match`.
+
+        Raises
+        ------
+        InputError
+            Naming field and row: one profile that is wrong refuses them all.
+        """
+        _check_reasons(reasons)
+        state = self._current()
+        version = state.version
+        terms = state.plain if context is None else Terms.of(version, context)
+        live, block, control = profile_block(version, profiles, terms, CUSTOMERS_MAX)
+        count = len(control)
+        found = found_in(version, terms, count, live, block, {}, reasons, distinctive)
+        ids = profiles.customer_ids
+        return Answer(
+            state.name,
+            version,
+            [str(row) for row in range(count)] if ids is None else ids,
+            {},
+            found.opportunity_count,
+            control,
+            found.capability_index,
+            found.propensity,
+            found.expected_value,
+            found.reasons,
+            found.stats,
+        )
+
+    def explain(
+        self, customer_id: str, capability_id: str, context: Context | None = None
+    ) -> Explained:
+        """Why a customer has, or has not, an opportunity, and what would change it.
+
+        Raises
+        ------
+        NotFoundError
+            If the base or the catalog does not hold the id.
+        InputError
+            Naming a field of the context; or if the journal's entries about the customer do not
+            fit the base.
+        """
+        state = self._current()
+        version = state.version
+        terms = state.plain if context is None else Terms.of(version, context)
+        rows = np.array([version.customers.row(customer_id)])
+        for known in state.touched_in(rows).values():
+            if (fault := known.fault) is not None:
+                raise fault
+        base = with_attributes(state.profiles(rows)[0], terms.attributes)
+        if len(terms.columns):
+            x = base.indicators.copy()
+            x[:, terms.columns] = terms.values
+            base = replace(base, indicators=x)
+        engine = version.engine.beside(base, as_of=terms.as_of, policy=terms.policy(version.policy))
+        return Explained(
+            state.name, engine.explain(customer_id, capability_id, closed=terms.closed)
+        )
+
+    def find_audience(
+        self,
+        capability: str | Mapping[str, object],
+        context: Context | None = None,
+        *,
+        k: int,
+        reach: bool = False,
+    ) -> Audience:
+        """The best customers of a capability that is served, or of a draft.
+
+        Parameters
+        ----------
+        capability : str or mapping
+            An id, or a row as `Catalog.from_rows` takes it, of an id that is neither served nor
+            named by facts.
+        context : Context, optional
+            Of what is available, and of the policy; not of one customer. For a draft, ``only`` and
+            ``without`` say what else there is.
+        k : int
+            At most so many customers, up to `AUDIENCE_MAX`.
+        reach : bool
+            Count also how many customers would get it among their own best. The first time for a
+            version and context, everybody is matched.
+
+        Raises
+        ------
+        NotFoundError
+            If the catalog does not hold the id.
+        InputError
+            If the draft is no capability, or does not fit the base; or naming a field.
+        """
+        context = Context() if context is None else context
+        return find_audience(
+            self._current(), capability, context, k=k, reach=reach, pool=self._audience_pool
+        )
+
+    def record(
+        self,
+        request_id: str,
+        *,
+        facts: pa.Table | None = None,
+        attributes: pa.Table | None = None,
+        objections: Sequence[str] = (),
+    ) -> Appended:
+        """Record what happened: durable when this returns, and seen by the next request.
+
+        Parameters
+        ----------
+        request_id : str
+            Sent again with the same content, it is answered with the same offsets.
+        facts, attributes, objections
+            As in `Journal.append`.
+
+        Raises
+        ------
+        InputError
+            Naming column and row; also for what does not fit the base that is served, of which
+            then nothing is recorded.
+        StorageError
+            As of `Journal.append`.
+        """
+        journal = self._open_journal()
+        contents = contents_of(facts, attributes, objections)
+        with self._recording:
+            self._catch_up(journal)
+            state = self._state
+            if attributes is not None:
+                _check_attributes(state.version, attributes)
+            after = enumerate(contents, start=state.offset + 1)
+            entries = [Entry(offset, *content) for offset, content in after]
+            # What it would lead to is computed before: what fails later would fail every batch.
+            is_known = journal.knows(request_id)
+            ahead = (
+                state if is_known else state.advanced(entries, state.offset + len(entries), None)
+            )
+            _refuse_misfits(ahead, state)
+            appended = journal.append(
+                facts=facts, attributes=attributes, objections=objections, request_id=request_id
+            )
+            expected = (state.offset + 1, state.offset + len(entries), False, 0)
+            first, last = appended.first_offset, appended.last_offset
+            if expected == (first, last, appended.repeated, appended.dropped_count):
+                self._state = ahead
+            else:
+                # It was repeated, or others recorded in between, or somebody is forgotten.
+                self._catch_up(journal)
+        return appended
+
+    def forget(self, customer_id: str) -> int:
+        """Erase a customer from the journal; the next request knows of an objection alone.
+
+        The base still holds the customer: see ``visavis base forget``.
+
+        Returns
+        -------
+        int
+            How many entries were emptied.
+        """
+        journal = self._open_journal()
+        with self._recording:
+            count = journal.forget(customer_id)
+            self._catch_up(journal)
+        return count
+
+    def refresh(self) -> ServingVersion:
+        """Take in what was recorded until now, whoever did it."""
+        if self._journal is not None:
+            with self._recording:
+                self._catch_up(self._journal)
+        return self._state.name
+
+    def publish(
+        self,
+        *,
+        base: StoredBase | None = None,
+        catalog: Catalog | None = None,
+        policy: Policy | None = None,
+        as_of: date | str | None = None,
+        expected: Expected = Expected(),  # noqa: B008 (immutable)
+    ) -> ServingVersion:
+        """Serve something else: loaded and checked beside, then put in place at once.
+
+        Requests in flight end with the version that they began with. Rolling back is publishing
+        what was served before.
+
+        Parameters
+        ----------
+        base, catalog, policy : optional
+            What stays is not given.
+        as_of : date or str, optional
+            Default: the day that is served, or the base's if that is later.
+        expected : Expected
+            What the caller means to publish.
+
+        Raises
+        ------
+        InputError
+            If they do not fit together or what the journal says does not fit the base any more, or
+            a digest differs. What was served is served on.
+        CorruptionError
+            If a byte of the base is not as it was written.
+        """
+        with self._publishing:
+            old = self._state.version
+            stored = old.customers.stored if base is None else base
+            catalog = old.catalog if catalog is None else catalog
+            policy = old.policy if policy is None else policy
+            _check_expected(stored, catalog, policy, expected)
+            day = max(old.as_of, stored.as_of) if as_of is None else as_of
+            customers = old.customers
+            if stored.digest != customers.stored.digest:
+                customers = Customers.open(stored, self._threads)
+            state = _state_of(self._remake(customers, catalog, policy, as_of=day), self._journal)
+            with self._recording:
+                if self._journal is not None:
+                    state = _caught_up(state, self._journal)
+                _refuse_misfits(state, self._state)
+                self._state = state
+            return state.name
+
+    def _open_journal(self) -> Journal:
+        if self._journal is None:
+            raise InputError("is not open: nothing can be recorded", field="journal")
+        return self._journal
+
+    def _current(self) -> State:
+        """The state, after a look at the journal if the last one was long ago."""
+        if self._is_closed:
+            raise InputError("has been closed", field="serving")
+        journal = self._journal
+        if (
+            journal is not None
+            and time.monotonic() - self._looked_at >= LOOK_S
+            # Somebody else is at it: what was recorded before this request is in place already,
+            # unless another process did it just now.
+            and self._recording.acquire(blocking=False)
+        ):
+            try:
+                self._catch_up(journal)
+            finally:
+                self._recording.release()
+        return self._state
+
+    def _catch_up(self, journal: Journal) -> None:
+        self._state = _caught_up(self._state, journal)
+        self._looked_at = time.monotonic()
+
+
+def _processors(threads: int | None) -> int:
+    """How many threads load."""
+    if threads is not None:
+        check_count(threads, "threads", 1)
+    return len(os.sched_getaffinity(0)) if threads is None else min(threads, THREADS_MAX)
+
+
+def _check_expected(base: StoredBase, catalog: Catalog, policy: Policy, expected: Expected) -> None:
+    for given, wanted, name in (
+        (base, StoredBase, "base"),
+        (catalog, Catalog, "catalog"),
+        (policy, Policy, "policy"),
+    ):
+        if not isinstance(given, wanted):
+            reason = f"must be a {wanted.__name__}, got {type(given).__name__}"
+            raise SchemaError(reason, field=name)
+    for name, digest in expected._asdict().items():
+        if digest is None:
+            continue
+        found = {"base": lambda: base.digest, "catalog": catalog.digest, "policy": policy.digest}
+        if (held := found[name]()) != digest:
+            reason = f"has the digest {held}, not {digest!r:.80}"
+            raise InputError(reason, field=f"expected.{name}")
+
+
+def _check_reasons(reasons: int | None) -> None:
+    if reasons is not None:
+        check_count(reasons, "reasons", 0)
+
+
+def _state_of(version: Version, journal: Journal | None) -> State:
+    """A version with everything that the journal says beyond its base."""
+    offset = version.customers.stored.manifest.journal_offset
+    state = State.first(version, offset)
+    if journal is None:
+        return state
+    if journal.offset < offset:
+        reason = f"ends at offset {journal.offset}, the base holds what came up to {offset}"
+        raise InputError(reason, field="journal")
+    since = journal.since(offset, forgotten=True)
+    return state.advanced(since.entries, since.through, since.forgotten)
+
+
+def _caught_up(state: State, journal: Journal) -> State:
+    if journal.offset == state.offset:
+        return state
+    since = journal.since(state.offset)
+    return state.advanced(since.entries, since.through, since.forgotten)
+
+
+def _check_attributes(version: Version, attributes: pa.Table) -> None:
+    """Refuse attributes of which the base knows nothing, whoever they are about."""
+    schema = version.engine.base.attributes.schema
+    checked = incoming_attributes(attributes)
+    for name in checked.column_names:
+        if name == CUSTOMER_ID:
+            continue
+        if name not in schema.names:
+            raise SchemaError("the base has no such attribute", field=f"attributes.{name}")
+        kind = schema.field(name).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if checked[name].type != kind:
+            reason = f"must be {kind} as in the base, got {checked[name].type}"
+            raise SchemaError(reason, field=f"attributes.{name}")
+
+
+def _refuse_misfits(ahead: State, now: State) -> None:
+    """Refuse what makes somebody an error who is none now."""
+    is_same = ahead.version.customers is now.version.customers
+    for part, known in enumerate(ahead.touched):
+        if is_same and known is now.touched[part]:
+            continue
+        for row, each in known.items():
+            fault = each.fault
+            if fault is not None and not _is_misfit(now, ahead, row):
+                raise fault
+
+
+def _is_misfit(now: State, ahead: State, row: int) -> bool:
+    try:
+        there = now.version.customers.row(ahead.version.customers.id_bytes(row).decode())
+    except LookupError:
+        return False
+    known = now.touched_in(np.array([there]))
+    return bool(known) and known[0].error is not None

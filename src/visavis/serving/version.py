@@ -1,0 +1,247 @@
+"""`Version`: base, catalog and policy at one day, with everything that a request would wait for.
+
+What it costs per customer, beside `Customers`: 8 bytes for every 64 combinations of rule and
+channel, two marks of one byte, and 8 bytes for each pair with a history. Long histories may be more
+than the rest together (300 pairs of each of 1 M customers are 2.4 GB), and computing them for one
+customer takes about a millisecond. So they are kept, part after part, until a budget is used up;
+customers of later parts have theirs computed from their facts by each request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cached_property
+from threading import Lock
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from visavis.catalog import Catalog
+from visavis.eligibility import with_spare
+from visavis.engine import Engine
+from visavis.engine.matches import reason_order
+from visavis.errors import InputError, NotFoundError
+from visavis.kernel import Eligibility, History
+from visavis.policy import Policy
+from visavis.serving.customers import Customers, Part
+
+__all__ = ["HISTORY_BYTES", "ServingVersion", "Version"]
+
+#: Adjustments kept in memory: those of 1 M customers with 100 pairs each.
+HISTORY_BYTES: Final = 2**30 - 2**28
+
+_ENTRY_BYTES: Final = 8
+
+Int64 = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+class ServingVersion(NamedTuple):
+    """What an answer was made from: the same six give the same bytes.
+
+    Attributes
+    ----------
+    base_version : int
+    base_digest, catalog_digest, policy_digest : str
+        sha256 in hex.
+    journal_offset : int
+        Entries of the journal up to it are taken into account.
+    as_of : date
+    """
+
+    base_version: int
+    base_digest: str
+    catalog_digest: str
+    policy_digest: str
+    journal_offset: int
+    as_of: date
+
+
+@dataclass(frozen=True, eq=False)
+class Version:
+    """Base, catalog and policy at one day, as if no journal existed.
+
+    Attributes
+    ----------
+    customers : Customers
+    engine : Engine
+        Of no customers: catalog and policy, compiled and packed.
+    catalog_digest, policy_digest : str
+    eligible : Eligibility
+        Of all rows, with room for one plane more.
+    is_out : ndarray of shape (n,), bool
+        Who objected or is excluded: no score may exist.
+    control : ndarray of shape (n,), bool
+    history : History
+        Of the rows below `history_rows`.
+    history_rows : int
+    """
+
+    customers: Customers
+    engine: Engine
+    catalog_digest: str
+    policy_digest: str
+    eligible: Eligibility
+    is_out: Bools
+    control: Bools
+    history: History
+    history_rows: int
+    #: What `visavis.serving.audience` computes on first use.
+    kept: dict[Any, Any] = field(default_factory=dict, repr=False)
+    lock: Lock = field(default_factory=Lock, repr=False)
+
+    @classmethod
+    def make(
+        cls,
+        customers: Customers,
+        catalog: Catalog,
+        policy: Policy,
+        *,
+        as_of: date | str | None,
+        threads: int | None,
+        variant: str | None,
+        history_bytes: int = HISTORY_BYTES,
+    ) -> Version:
+        """Compute what every request needs.
+
+        Raises
+        ------
+        InputError
+            If base, catalog, policy and day do not fit together.
+        """
+        stored = customers.stored
+        engine = Engine(
+            stored.head,
+            catalog,
+            policy,
+            as_of=as_of,
+            threads=threads,
+            variant=variant,
+            is_part=True,
+        )
+        for customer_id in policy.exclusions.customers:
+            try:
+                customers.row(customer_id)
+            except NotFoundError as error:
+                raise InputError(str(error), field="policy.exclusions.customers") from None
+        engine.prepare()
+        budget = _Budget(history_bytes)
+
+        def made(part: Part) -> _PartPlanes:
+            return _PartPlanes.of(engine.beside(part.whole()), budget)
+
+        with ThreadPoolExecutor(engine.threads) as pool:
+            parts = list(pool.map(made, customers.parts))
+        plane_index = parts[0].eligible.plane_index
+        for each in parts:
+            # Which planes there are depends on catalog, policy and day alone.
+            assert np.array_equal(each.eligible.plane_index, plane_index)  # noqa: S101
+        planes = np.concatenate([each.eligible.planes for each in parts])
+        kept = next((i for i, each in enumerate(parts) if each.history is None), len(parts))
+        return cls(
+            customers,
+            engine,
+            catalog.digest(),
+            policy.digest(),
+            with_spare(Eligibility(planes, plane_index)),
+            np.concatenate([each.is_out for each in parts]),
+            np.concatenate([each.control for each in parts]),
+            _joined([each.history for each in parts[:kept] if each.history is not None]),
+            int(customers.starts[kept]),
+        )
+
+    @property
+    def catalog(self) -> Catalog:
+        """What is served."""
+        return self.engine.catalog
+
+    @property
+    def policy(self) -> Policy:
+        """What people allow."""
+        return self.engine.policy
+
+    @property
+    def as_of(self) -> date:
+        """The day."""
+        return self.engine.as_of
+
+    @property
+    def indicator_names(self) -> tuple[str, ...]:
+        """In the order of the base."""
+        return self.engine.base.indicator_names
+
+    @cached_property
+    def capability_index(self) -> dict[str, int]:
+        """The index of each capability, by id."""
+        return {name: index for index, name in enumerate(self.catalog.ids)}
+
+    @cached_property
+    def indicator_index(self) -> dict[str, int]:
+        """The column of each indicator, by name."""
+        return {name: index for index, name in enumerate(self.indicator_names)}
+
+    @cached_property
+    def reason_order(self) -> Int64:
+        """See `visavis.engine.matches.reason_order`."""
+        return reason_order(self.indicator_names)
+
+    def named(self, journal_offset: int) -> ServingVersion:
+        """The name of this version at an offset of the journal."""
+        stored = self.customers.stored
+        return ServingVersion(
+            stored.version,
+            stored.digest,
+            self.catalog_digest,
+            self.policy_digest,
+            journal_offset,
+            self.as_of,
+        )
+
+
+class _Budget:
+    """Bytes that may still be used, by several threads."""
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+        self._lock = Lock()
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether nothing is left."""
+        return self._left < 0
+
+    def spend(self, amount: int) -> bool:
+        """Take an amount; False if there was not as much."""
+        with self._lock:
+            self._left -= amount
+            return self._left >= 0
+
+
+class _PartPlanes(NamedTuple):
+    eligible: Eligibility
+    is_out: Bools
+    control: Bools
+    history: History | None
+
+    @classmethod
+    def of(cls, engine: Engine, budget: _Budget) -> _PartPlanes:
+        is_out = np.ones(engine.base.customer_count, dtype=np.bool_)
+        is_out[engine.customer_index] = False
+        history = None if budget.is_spent else engine.history
+        if history is not None and not budget.spend(_ENTRY_BYTES * len(history.adjustment)):
+            history = None
+        return cls(engine.eligibility, is_out, engine.control, history)
+
+
+def _joined(histories: Sequence[History]) -> History:
+    sizes = [np.diff(each.indptr) for each in histories]
+    counts = np.concatenate([np.zeros(1, np.int64), *sizes])
+    return History(
+        np.cumsum(counts).astype(np.int64),
+        np.concatenate([np.zeros(0, np.int32), *(each.capability_index for each in histories)]),
+        np.concatenate([np.zeros(0, np.float32), *(each.adjustment for each in histories)]),
+    )
