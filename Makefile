@@ -31,12 +31,13 @@ demo: $(VENV)/.core $(VENV)/.demo ## set up, then match one real data set end to
 	@$(BIN)/visavis demo $(DEMO_ARGS)
 
 test: $(VENV)/.core $(VENV)/.test ## set up, then run the tests (TEST_ARGS=…)
-	@$(BIN)/python -m pytest -m 'not faults' $(TEST_ARGS)
+	@$(BIN)/python -m pytest -m 'not faults and not long' $(TEST_ARGS)
 
 test-faults: $(VENV)/.core $(VENV)/.test ## whoever is killed, whatever fails: jobs, journals, clusters
 	@$(BIN)/python -m pytest -m faults $(TEST_ARGS)
 
-test-long: $(VENV)/.core $(VENV)/.test ## ten thousand hostile worlds for the screened variants, and for torch's screen
+test-long: $(VENV)/.core $(VENV)/.test ## the demo twice; ten thousand hostile worlds for the screened variants, and for torch's screen
+	@$(BIN)/python -m pytest -m long
 	@VISAVIS_EXAMPLES=3500 $(BIN)/python -m pytest tests/test_screen.py tests/test_gpu.py
 	@VISAVIS_EXAMPLES=300 VISAVIS_KILLS=1000 $(BIN)/python -m pytest tests/test_rescore.py tests/test_rescore_faults.py
 
@@ -85,7 +86,8 @@ proto: $(VENV)/.test ## check the public contract (proto/), then generate src/vi
 	@$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=src --pyi_out=src proto/visavis/v1/*.proto
 	@$(BIN)/python -m grpc_tools.protoc -Iproto --grpc_python_out=src proto/visavis/v1/*_service.proto
 
-lint: $(VENV)/.core $(VENV)/.test ## ruff: rules and format
+lint: $(VENV)/.core $(VENV)/.test ## ruff: rules and format; no merge left half done
+	@! git grep -nE '^(<<<<<<<|>>>>>>>)( |$$)'
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 

@@ -120,7 +120,8 @@ def rescore(folder: str, out: str, *, journal: bool = False, threads: int = 1) -
     base = StoredBase.open(Path(folder) / "base")
     overlay = None
     if journal:
-        through = job.planned_offset(out)
+        plan = job.planned(out)
+        through = None if plan is None else plan.journal_offset
         with Journal.open(Path(folder) / "journal") as opened:
             overlay = opened.overlay(after=base.manifest.journal_offset, through=through)
     made = job.Job.make(base, CATALOG, POLICY, out, overlay=overlay, reasons=2)

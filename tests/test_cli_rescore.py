@@ -13,9 +13,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from commands import AS_OF, NOTICE, call, capability, done, options, refused, write_inputs
 from visavis import __version__, cli
+from visavis.base import Base
 from visavis.digest import canonical_digest
 from visavis.rescore import Result
 from visavis.rescore.results import MANIFEST
@@ -359,3 +361,41 @@ def test_the_version_says_which_and_help_names_the_commands() -> None:
     ):
         text = call(command, "--help").output
         assert all(name in text for name in names)
+
+
+def test_a_job_goes_on_with_the_version_that_it_was_planned_with(
+    world: Path, asked: list[object], tmp_path: Path
+) -> None:
+    base = shutil.copytree(world / "base", tmp_path / "base")
+    given = [base if each == world / "base" else each for each in asked]
+    given += ["--out", tmp_path / "out"]
+    first = lines("rescore", *given)[-1]
+    (tmp_path / "out" / MANIFEST).unlink()
+    Base.read(base).write(base)
+    again = lines("rescore", *given)[-1]
+    assert (again["job_id"], again["computed_parts"]) == (first["job_id"], 0)
+    shown = done("results", "show", tmp_path / "out", "--json").json()
+    assert (shown["base_version"], shown["digest"]) == (1, first["digest"])
+
+
+def test_a_load_without_the_journal_that_is_known_is_refused(
+    world: Path, journal: Path, tmp_path: Path
+) -> None:
+    given = [
+        "load", "--events", world / "events.csv", "--spec", world / "spec.toml",
+        "--as-of", AS_OF, "--out", tmp_path / "base",
+    ]  # fmt: skip
+    done(*given, "--journal", journal)
+    said = refused(*given)
+    assert said.startswith("--journal: the last version of")
+    assert "offset 2" in said
+    done(*given, "--journal", journal)
+
+
+def test_no_device_is_said_before_anything_is_written(asked: list[object], tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a device")
+    answer = call("rescore", *asked, "--out", tmp_path / "out", "--gpu")
+    assert answer.status == cli.EXIT_SETUP
+    assert "CUDA" in answer.errors
+    assert not (tmp_path / "out").exists()

@@ -217,6 +217,7 @@ def test_a_control_group_is_marked_and_everybody_else_is_not(done: demo.DemoRun)
     assert 0.02 < marks.mean() < 0.08
 
 
+@pytest.mark.long
 def test_a_run_repeats_to_the_byte_whatever_the_order_of_the_receipts(
     cut: Path, tmp_path: Path
 ) -> None:
@@ -234,6 +235,7 @@ def test_a_run_repeats_to_the_byte_whatever_the_order_of_the_receipts(
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
 
 
+@pytest.mark.long
 def test_the_demo_replaces_its_own_output_and_nothing_else(cut: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()

@@ -668,6 +668,9 @@ def test_the_cache_holds_what_it_may_and_forgets_what_was_used_longest_ago(
     place.create("large", CONTENT)
     assert place.fetch("large", DIGEST).to_pybytes() == CONTENT
     assert everything(cache) == [DIGEST], "what was just asked for stays, however large"
+    (cache / "thesis.doc").write_bytes(bytes(5_000))
+    assert place.fetch("0", digests[0]).to_pybytes() == contents[0]
+    assert everything(cache) == sorted([digests[0], "thesis.doc"]), "what is somebody's own stays"
 
 
 def test_a_cache_that_another_process_empties_takes_nothing_away(

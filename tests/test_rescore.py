@@ -20,7 +20,7 @@ from visavis import kernel
 from visavis.base import Base, StoredBase
 from visavis.catalog import Catalog
 from visavis.digest import canonical_digest
-from visavis.errors import CorruptionError, InputError, NotFoundError
+from visavis.errors import CorruptionError, InputError, NotFoundError, SetupError
 from visavis.journal import Journal
 from visavis.policy import Policy
 from visavis.rescore import Job, Plan, Result, rescore
@@ -478,3 +478,35 @@ def objects(folder: Path, kind: str) -> Place:
         return Bucket(MemoryStore(), "memory://", "")
     (folder / "store").mkdir()
     return open_place((folder / "store").as_uri())
+
+
+def test_a_place_that_holds_a_base_takes_no_result(world: World, tmp_path: Path) -> None:
+    base = stored(world, tmp_path / "base")
+    before = sorted((tmp_path / "base").rglob("*"))
+    with pytest.raises(InputError, match="holds a base") as caught:
+        rescore(base, world.catalog, world.policy, tmp_path / "base", as_of=world.as_of)
+    assert caught.value.field == "out"
+    assert sorted((tmp_path / "base").rglob("*")) == before
+
+
+def test_parts_that_fail_alike_are_told_once(world: World, tmp_path: Path) -> None:
+    base = stored(world, tmp_path / "base", 8)
+
+    class Failing(ThreadPool):
+        def __init__(self, _: Any) -> None:
+            super().__init__(self.fail, 1)
+
+        def fail(self, _: int) -> Any:
+            raise SetupError("this machine lacks a tile unit")
+
+    with pytest.raises(SetupError, match="lacks") as caught:
+        rescore(
+            base,
+            world.catalog,
+            world.policy,
+            tmp_path / "out",
+            as_of=world.as_of,
+            make_pool=Failing,
+        )
+    assert "part 0, 1, 2 and 5 more: this machine lacks a tile unit" in str(caught.value)
+    assert str(caught.value).count("lacks") == 1

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from clusters import Nodes
+from clusters import Nodes, cluster, nodes
 from pretended import Pretended, published
 from visavis import __version__
 from visavis.cluster import RayPool, ShardWorker
@@ -32,6 +32,10 @@ from visavis.schedule import (
     ThreadPool,
     run_parts,
 )
+
+__all__ = ["cluster", "nodes"]
+
+pytestmark = pytest.mark.faults
 
 
 class Told:

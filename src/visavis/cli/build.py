@@ -214,6 +214,8 @@ def load(
             known = None if attributes is None else open_attributes(attributes, types)
             happened = None if facts is None else open_facts(facts)
         overlay = None if journal is None else read_overlay(journal)
+        if journal is None:
+            _refuse_to_lose(out)
         held = [each.schema for each in (indicators, known, happened) if each is not None]
         metadata = [each.metadata for each in held]
         said = _notices(notice, *metadata, *(_metadata_of(path) for path in events or []))
@@ -314,6 +316,24 @@ def _as_of(given: str | None, schema: pa.Schema, named: str | None) -> str:
     if given is None and held is None:
         raise InputError(f"must be given: {named} does not say as of when it is", field="--as-of")
     return given or str((held or b"").decode(errors="replace"))
+
+
+def _refuse_to_lose(out: str) -> None:
+    """A version without the journal that the last one knows would bring objectors back."""
+    from visavis.base import StoredBase
+    from visavis.base.stored import versions_at
+    from visavis.store import open_place
+
+    place = open_place(out)
+    if not versions_at(place):
+        return
+    offset = StoredBase.open(place).manifest.journal_offset
+    if offset:
+        raise InputError(
+            f"the last version of {out} knows a journal up to offset {offset}: give it, or those"
+            " who objected in it would come back",
+            field="--journal",
+        )
 
 
 def _check_place(out: str) -> None:

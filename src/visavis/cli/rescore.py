@@ -32,7 +32,8 @@ from visavis.errors import InputError
 from visavis.terminal import new_console
 
 if TYPE_CHECKING:
-    from visavis.rescore import Job, Report
+    from visavis.base import StoredBase
+    from visavis.rescore import Job, Plan, Report
     from visavis.rescore.part import PartMaker
     from visavis.schedule import Event, Pool
 
@@ -96,6 +97,8 @@ def rescore(
     )
     if journal is not None:
         _refuse_objections(job, journal)
+    if gpu and ray is None:
+        _check_device()
     make_pool = _pools(ray, workers, threads, gpu, insecure)
     began = time.perf_counter()
     with _telling(job, as_json) as tell, named(path="--since", out="--out", device="--gpu"):
@@ -105,14 +108,26 @@ def rescore(
             said = "visavis: stopped; what is done is kept: run the same command again to go on"
             print(said, file=sys.stderr)
             sys.exit(_EXIT_INTERRUPTED)
+    if gpu and ray is not None and report.computed_count and "gpu" not in report.kinds:
+        report = replace(report, note=_noted(report.note, "no worker with a GPU took part"))
     if journal is not None:
         report = replace(report, note=_noted(report.note, _recorded_since(job, journal)))
     _print_report(report, time.perf_counter() - began, as_json)
 
 
+def _check_device() -> None:
+    """Say before anything is written that there is no device."""
+    from visavis import gpu
+
+    with named(device="--gpu"):
+        gpu.check_device("cuda")
+
+
 def _refuse_objections(job: Job, journal: Path) -> None:
     """An objection counts in every result made from then on, so in one that is gone on with too."""
-    if not job.is_unfinished:
+    from visavis.rescore import is_unfinished
+
+    if not is_unfinished(job.out):
         return
     count = len(read_overlay(journal, after=job.plan.journal_offset).objections)
     if count:
@@ -143,21 +158,22 @@ def _job(
     inputs: tuple[str, Path, Path | None, Path | None], out: str, as_of: str | None, **options: Any
 ) -> Job:
     """Plan the job from base, catalog, policy and journal."""
-    from visavis.base import StoredBase
     from visavis.catalog import Catalog
     from visavis.policy import Policy
-    from visavis.rescore import Job, planned_offset
+    from visavis.rescore import Job, is_unfinished, planned
 
     base, catalog, policy, journal = inputs
     overlay = None
+    with named(path="--out"):
+        plan = planned(out)
     with named(path="--base"):
-        stored = StoredBase.open(base)
+        stored = _base_of(plan if is_unfinished(out) else None, base)
     with named("--journal", path="--journal"):
         if journal is not None:
             after = stored.manifest.journal_offset
-            planned = planned_offset(out)
             # A plan from before the base's offset is another job's: its own error says so.
-            through = planned if planned is not None and planned >= after else None
+            is_later = plan is not None and plan.journal_offset >= after
+            through = plan.journal_offset if plan is not None and is_later else None
             overlay = read_overlay(journal, after=after, through=through)
     with named("--catalog", path="--catalog"):
         capabilities = Catalog.read(catalog)
@@ -171,6 +187,18 @@ def _job(
             overlay=overlay,
             **options,
         )
+
+
+def _base_of(plan: Plan | None, base: str) -> StoredBase:
+    """The newest version, or the one that an unfinished job was planned with, if it is there."""
+    from visavis.base import StoredBase
+    from visavis.base.stored import versions_at
+
+    stored = StoredBase.open(base)
+    if plan is None or plan.base_version not in versions_at(stored.place):
+        return stored
+    earlier = StoredBase.open(stored.place, version=plan.base_version)
+    return earlier if earlier.digest == plan.base_digest else stored
 
 
 def _pools(

@@ -80,6 +80,8 @@ class ShardWorker:
         self.name = f"{label}@{socket.gethostname()}:{os.getpid()}"
         check_same_version(version, contract)
         self._task = task_factory()
+        # Whoever lacks what all parts need (a device, say) is refused here, and spoils no part.
+        getattr(self._task, "prepare", lambda: None)()
 
     def run(self, part_index: int) -> PartReceipt | VisavisError:
         """Compute a part. Errors of ours are returned: Ray would wrap what is raised."""

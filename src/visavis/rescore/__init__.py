@@ -18,8 +18,17 @@ A part's bytes depend on nothing but the plan, and nothing is ever overwritten: 
 of the same job is harmless, and what was killed goes on where it stopped.
 """
 
-from visavis.rescore.job import Job, Report, planned_offset, rescore
+from visavis.rescore.job import Job, Report, is_unfinished, planned, rescore
 from visavis.rescore.plan import Plan, ResultManifest
 from visavis.rescore.results import Result
 
-__all__ = ["Job", "Plan", "Report", "Result", "ResultManifest", "planned_offset", "rescore"]
+__all__ = [
+    "Job",
+    "Plan",
+    "Report",
+    "Result",
+    "ResultManifest",
+    "is_unfinished",
+    "planned",
+    "rescore",
+]

@@ -90,6 +90,10 @@ class DeltaPart:
         """What is packed stays at home."""
         return DeltaPart, (self.full, self.since, self.changed, self.gone)
 
+    def prepare(self) -> None:
+        """Open and pack what all parts share."""
+        self.full.prepare()
+
     def replaced(self, **changes: Any) -> DeltaPart:
         """The same, matched in another way."""
         return DeltaPart(self.full.replaced(**changes), self.since, self.changed, self.gone)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from visavis import kernel
 from visavis.base import StoredBase
+from visavis.base.stored import versions_at
 from visavis.catalog import Catalog
 from visavis.domain import parse_date
 from visavis.engine import Engine
@@ -30,7 +31,7 @@ from visavis.rescore.results import MANIFEST, Result, marks_name, remove_strays
 from visavis.schedule import Event, Outcome, PartReceipt, Pool, ThreadPool, run_parts
 from visavis.store import Place, bytes_digest, open_place
 
-__all__ = ["Job", "Report", "planned_offset", "rescore"]
+__all__ = ["Job", "Report", "is_unfinished", "planned", "rescore"]
 
 #: Makes the pool that computes parts, given the task.
 PoolMaker = Callable[[PartMaker], Pool]
@@ -49,6 +50,8 @@ class Report:
         The kernel's, of those.
     note : str or None
         What whoever asked should know.
+    kinds : frozenset of str
+        What computed them began its name with: ``cpu``, ``gpu``, ``thread``.
     """
 
     result: Result
@@ -56,6 +59,7 @@ class Report:
     stats: dict[str, int] = field(default_factory=dict)
     nanoseconds: dict[str, int] = field(default_factory=dict)
     note: str | None = None
+    kinds: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -162,11 +166,6 @@ class Job:
         place = out if isinstance(out, Place) else open_place(out)
         return cls(plan, match, PartMaker(match, place, plan.job_id), place)
 
-    @property
-    def is_unfinished(self) -> bool:
-        """Whether the job, or another one, was begun here and has not published its manifest."""
-        return self.out.read(PLAN) is not None and self.out.read(MANIFEST) is None
-
     def run(
         self,
         make_pool: PoolMaker | None = None,
@@ -220,6 +219,7 @@ class Job:
             _summed([each.stats for each in outcome.receipts.values()]),
             _summed([each.nanoseconds for each in outcome.receipts.values()]),
             note,
+            frozenset(each.worker.partition("-")[0] for each in outcome.receipts.values()),
         )
 
     def _since(self, since: str | Path | Place | None) -> tuple[PartMaker, str | None]:
@@ -234,6 +234,8 @@ class Job:
     def _begin(self) -> Result | None:
         """Put the plan in place; the result, if it is there already."""
         content = self.plan.to_bytes()
+        if self.out.read(PLAN) is None and versions_at(self.out):
+            raise InputError(f"{self.out} holds a base: name another place", field="out")
         if not self.out.create(PLAN, content):
             stands = self.out.read(PLAN)
             if stands is not None and stands != content:
@@ -293,14 +295,21 @@ def rescore(
     return job.run(make_pool, on_event=on_event)
 
 
-def planned_offset(out: str | Path | Place) -> int | None:
-    """The journal offset of the job whose plan stands at a place; None if there is none.
+def planned(out: str | Path | Place) -> Plan | None:
+    """The plan that stands at a place; None if there is none.
 
-    Whoever goes on with it leaves out what was recorded since, or it would be another job.
+    Whoever goes on with it stays at its version of the base and its offset of the journal, or it
+    would be another job.
     """
     place = out if isinstance(out, Place) else open_place(out)
     content = place.read(PLAN)
-    return None if content is None else Plan.parse(content, f"{place}/{PLAN}").journal_offset
+    return None if content is None else Plan.parse(content, f"{place}/{PLAN}")
+
+
+def is_unfinished(out: str | Path | Place) -> bool:
+    """Whether a job was begun at a place that has not published its manifest."""
+    place = out if isinstance(out, Place) else open_place(out)
+    return place.read(PLAN) is not None and place.read(MANIFEST) is None
 
 
 def _threads_here(task: PartMaker) -> Pool:
@@ -320,19 +329,28 @@ def _entry(receipt: PartReceipt) -> PartEntry:
 def _raise_if_failed(outcome: Outcome, out: Place) -> None:
     if not outcome.failed and not outcome.poison:
         return
-    told = [f"part {part}: {error}" for part, error in outcome.failed.items()]
+    # What several parts say alike is said once.
+    said: dict[str, list[int]] = {}
+    for part, error in outcome.failed.items():
+        said.setdefault(str(error), []).append(part)
+    told = [f"part {_listed(parts)}: {text}" for text, parts in said.items()]
     told += [f"part {part} killed {', '.join(names)}" for part, names in outcome.poison.items()]
     more = f" (and {len(told) - 3} more)" if len(told) > 3 else ""
+    lost, done = len(outcome.failed) + len(outcome.poison), len(outcome.receipts)
     reason = (
-        f"{len(told)} of the parts could not be computed, {len(outcome.receipts)} were; "
-        f"run it again to go on at {out}: {'; '.join(told[:3])}{more}"
+        f"{lost} of the parts could not be computed, {done} were; run it again to go on at"
+        f" {out}: {'; '.join(told[:3])}{more}"
     )
-    kinds = {type(error) for error in outcome.failed.values()}
-    if kinds == {CorruptionError} and not outcome.poison:
+    if any(isinstance(error, CorruptionError) for error in outcome.failed.values()):
         raise CorruptionError(reason)
     if outcome.failed and all(isinstance(each, InputError) for each in outcome.failed.values()):
         raise InputError(reason, field="parts")
     raise SetupError(reason)
+
+
+def _listed(parts: list[int]) -> str:
+    more = f" and {len(parts) - 3} more" if len(parts) > 3 else ""
+    return ", ".join(map(str, parts[:3])) + more
 
 
 def _difference(other: Plan, mine: Plan) -> str:

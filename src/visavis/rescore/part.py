@@ -79,6 +79,9 @@ class Matcher(Protocol):
     def replaced(self, **changes: Any) -> Matcher:
         """The same, matched in another way."""
 
+    def prepare(self) -> None:
+        """Open and pack what all parts share."""
+
 
 @dataclass(frozen=True)
 class MatchPart:
@@ -142,6 +145,10 @@ class MatchPart:
                 self._shared.append(head)
         return self._shared[0].beside(base)
 
+    def prepare(self) -> None:
+        """See `Matcher`."""
+        self.engine(self.base.head)
+
     def replaced(self, **changes: Any) -> MatchPart:
         """The same, matched in another way."""
         return replace(self, **changes, _lock=Lock(), _shared=[])
@@ -188,6 +195,16 @@ class PartMaker:
             nanoseconds=found.nanoseconds,
             seconds=time.perf_counter() - began,
         )
+
+    def prepare(self) -> None:
+        """Open and pack what all parts share.
+
+        Raises
+        ------
+        SetupError
+            If this machine lacks something for it.
+        """
+        self.match.prepare()
 
     def with_match(self, **changes: Any) -> PartMaker:
         """The same task, matched in another way."""

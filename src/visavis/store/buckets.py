@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,9 @@ from visavis.store.places import Folder, Place, bytes_digest, named_path, unname
 __all__ = ["Bucket", "local_file", "open_place"]
 
 _CACHE_VARIABLE: Final = "VISAVIS_CACHE"
+
+#: What the files of a cache are called: a digest, of a download with the name behind it.
+_CACHED: Final = re.compile(r"[0-9a-f]{64}(-.*)?", re.DOTALL)
 _CACHE_BYTES_VARIABLE: Final = "VISAVIS_CACHE_BYTES"
 
 #: Of the cache: a base of 40 M customers and 128 indicators, as far as one machine's disk goes.
@@ -294,7 +298,8 @@ def _make_room(folder: Path, *, kept: Path) -> None:
     for path in folder.iterdir():
         with contextlib.suppress(OSError):
             stat = path.stat()
-            if not path.name.startswith(".") and path.is_file():
+            # Whatever else lies in a folder that was named as the cache is somebody's own.
+            if _CACHED.fullmatch(path.name) and path.is_file():
                 found.append((path != kept, -stat.st_mtime_ns, stat.st_size, path))
     limit, size = _cache_bytes(), 0
     for is_other, _, bytes_of, path in sorted(found):

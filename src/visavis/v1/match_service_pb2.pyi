@@ -31,6 +31,7 @@ class Obstacle(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OBSTACLE_PRODUCT_LIMIT: _ClassVar[Obstacle]
     OBSTACLE_CHANNEL_LIMIT: _ClassVar[Obstacle]
     OBSTACLE_FAMILY_LIMIT: _ClassVar[Obstacle]
+    OBSTACLE_CONTEXT: _ClassVar[Obstacle]
 OBSTACLE_UNSPECIFIED: Obstacle
 OBSTACLE_NONE: Obstacle
 OBSTACLE_OBJECTION: Obstacle
@@ -47,6 +48,7 @@ OBSTACLE_K: Obstacle
 OBSTACLE_PRODUCT_LIMIT: Obstacle
 OBSTACLE_CHANNEL_LIMIT: Obstacle
 OBSTACLE_FAMILY_LIMIT: Obstacle
+OBSTACLE_CONTEXT: Obstacle
 
 class MatchCustomerRequest(_message.Message):
     __slots__ = ("customer_id", "profile", "context", "reason_count", "distinctive_reasons")
