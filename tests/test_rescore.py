@@ -480,6 +480,28 @@ def objects(folder: Path, kind: str) -> Place:
     return open_place((folder / "store").as_uri())
 
 
+def test_verifying_reads_the_objects_and_not_what_is_kept_of_them(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VISAVIS_CACHE", str(tmp_path / "cache"))
+    place = objects(tmp_path, "file")
+    base = world.base.write(place.at("base"), parts=2)
+    report = rescore(base, world.catalog, world.policy, place.at("out"), as_of=world.as_of)
+    base.verify()
+    report.result.verify()
+    for verify, name in (
+        (base.verify, f"base/v0001/{base.manifest.parts[1].file}"),
+        (report.result.verify, f"out/{report.result.manifest.parts[1].file}"),
+    ):
+        file = tmp_path / "store" / name
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(CorruptionError, match=Path(name).name):
+            verify()
+        file.write_bytes(whole)
+        verify()
+
+
 def test_a_place_that_holds_a_base_takes_no_result(world: World, tmp_path: Path) -> None:
     base = stored(world, tmp_path / "base")
     before = sorted((tmp_path / "base").rglob("*"))

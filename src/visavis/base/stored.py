@@ -260,8 +260,10 @@ class StoredBase:
             Naming the first file that is not as it was written, or that holds another part's
             customers.
         """
-        for index, base in enumerate(self.parts()):
-            found = parts_of(base.customer_ids, self.part_count)
+        for index, entry in enumerate(self.manifest.parts):
+            # What stands there is asked for, and not what this machine has kept of it.
+            self.place.drop_cached(entry.sha256)
+            found = parts_of(self.part(index).customer_ids, self.part_count)
             if (found != index).any():
                 raise CorruptionError(f"{self.place}: part {index} holds customers of another")
             if progress is not None:

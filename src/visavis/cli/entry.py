@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -14,7 +15,6 @@ import typer
 from visavis import __version__
 from visavis.cli import ask, base, build, machine, model, record, results
 from visavis.cli.logs import set_up_logs
-from visavis.cli.output import print_json
 from visavis.cli.rescore import rescore
 from visavis.errors import SetupError, VisavisError
 from visavis.terminal import shown
@@ -146,4 +146,5 @@ def _tell(
         return
     name = error if isinstance(error, str) else type(error).__name__
     held = {key: value for key, value in (named or {}).items() if value is not None}
-    print_json({"error": name, "message": message, **held})
+    # On one line: a command may have printed a line for each thing that happened before.
+    print(json.dumps({"error": name, "message": message, **held}, default=str))
