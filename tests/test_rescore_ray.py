@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -183,3 +186,36 @@ def test_whoever_is_killed_the_bytes_are_the_same(
         assert files(folder / f"killed-{number}") == expected
         number += 1
     assert number <= KILLS
+
+
+def test_a_killed_driver_loses_nothing_that_was_published(
+    run: Callable[..., Report],
+    base: StoredBase,
+    catalog: Catalog,
+    folder: Path,
+    expected: dict[str, bytes],
+    nodes: Nodes,
+) -> None:
+    catalog.write(folder / "catalog.parquet")
+    (folder / "policy.toml").write_text(
+        'k = 5\nproduct_limit = 1\nfamily_limit = 3\nconsent_not_needed = ["email"]\n'
+    )
+    out = folder / "driven"
+    command = [
+        *(sys.executable, "-m", "visavis.cli", "rescore", "--base", str(base.place)),
+        *("--catalog", str(folder / "catalog.parquet"), "--policy", str(folder / "policy.toml")),
+        *("--out", str(out), "--reasons", "2", "--ray", nodes.cluster.address, "--workers", "2"),
+    ]
+    for wanted in (1, 5, 9):
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as driver:
+            while driver.poll() is None and len(list((out / "parts").glob("*"))) < wanted:
+                time.sleep(0.01)
+            driver.kill()
+        assert driver.returncode == -signal.SIGKILL
+        assert not (out / "manifest.json").exists()
+    kept = files(out)
+    assert len(kept) > wanted
+    report = run("driven", lambda task: RayPool(task, address="auto"))
+    assert report.computed_count == PARTS - (len(kept) - 1)
+    assert files(out) == expected
+    assert kept.items() <= expected.items()
