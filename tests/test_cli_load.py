@@ -49,6 +49,18 @@ def test_loading_again_makes_the_next_version_and_leaves_the_last(tmp_path: Path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "profiles.csv"]
 
 
+def test_events_may_lie_in_an_object_store(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VISAVIS_CACHE", str(tmp_path / "cache"))
+    given = ["--spec", world / "spec.toml", "--as-of", AS_OF, "--out"]
+    here = ["load", "--events", world / "events.csv", *given, tmp_path / "here"]
+    there = ["load", "--events", (world / "events.csv").as_uri(), *given, tmp_path / "there"]
+    assert done(*there, "--json").json()["digest"] == done(*here, "--json").json()["digest"]
+    there[2] = (world / "none.csv").as_uri()
+    assert refused(*there).startswith("--events: file://")
+
+
 def test_what_holds_something_else_becomes_no_base(tmp_path: Path) -> None:
     (tmp_path / "profiles.csv").write_text("customer_id,visits\na,1\n")
     profiles = ["--profiles", tmp_path / "profiles.csv", "--as-of", AS_OF]

@@ -156,7 +156,7 @@ def load(
         str | None, typer.Option(help="Indicators: customer_id and numbers.")
     ] = None,
     events: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(help="Instead of --profiles: events to make them of; may be given often."),
     ] = None,
     spec: Annotated[
@@ -192,6 +192,7 @@ def load(
     from visavis import base as bases
     from visavis.cli.records import with_notice
     from visavis.cli.tables import open_attributes, open_facts, open_profiles
+    from visavis.store import local_file
 
     if types is not None and attributes is None:
         raise InputError("types are those of --attributes, which is not given", field="--types")
@@ -207,10 +208,12 @@ def load(
         named(**{**options, "indicators": "--profiles", "path": "--out", "spec": "--spec"}),
     ):
         with stage("Tables") as tick:
+            files: list[Path] = []
             if profiles is not None:
                 indicators = open_profiles(profiles)
             else:
-                indicators = _from_events(events or [], spec, taxonomy, as_of, threads, tick)
+                files += [local_file(each, field="events") for each in events or []]
+                indicators = _from_events(files, spec, taxonomy, as_of, threads, tick)
             known = None if attributes is None else open_attributes(attributes, types)
             happened = None if facts is None else open_facts(facts)
         overlay = None if journal is None else read_overlay(journal)
@@ -218,7 +221,7 @@ def load(
             _refuse_to_lose(out)
         held = [each.schema for each in (indicators, known, happened) if each is not None]
         metadata = [each.metadata for each in held]
-        said = _notices(notice, *metadata, *(_metadata_of(path) for path in events or []))
+        said = _notices(notice, *metadata, *(_metadata_of(path) for path in files))
         with stage("Base") as tick:
             stored = bases.load(
                 out,
@@ -237,7 +240,7 @@ def load(
 
 
 def _check_sources(
-    profiles: str | None, events: list[Path] | None, spec: Path | None, taxonomy: Path | None
+    profiles: str | None, events: list[str] | None, spec: Path | None, taxonomy: Path | None
 ) -> None:
     if (profiles is None) == (not events):
         raise InputError("give either --profiles or --events", field="--profiles")
