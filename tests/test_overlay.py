@@ -129,6 +129,10 @@ def test_the_overlay_applied_is_the_base_of_the_merged_tables(
     assert back.to_bytes() == overlay.to_bytes() == sent.to_bytes()
     assert back.digest() == overlay.digest()
     assert_same_base(back.apply(world.base), made)
+    by_part = world.base
+    for part in overlay.split(4):
+        by_part = part.apply(by_part)
+    assert_same_base(by_part, made)
 
 
 @settings(max_examples=20)

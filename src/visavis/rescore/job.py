@@ -157,7 +157,7 @@ class Job:
             catalog=catalog,
             policy=policy,
             as_of=day,
-            amend=overlay.apply if overlay is not None and changes else None,
+            overlay=overlay if changes else None,
             reasons=reasons,
             distinctive=distinctive,
             threads=threads,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import date
 from threading import Lock
@@ -24,13 +23,13 @@ from visavis.catalog import Catalog
 from visavis.digest import canonical_digest
 from visavis.engine import Engine
 from visavis.errors import CorruptionError
+from visavis.journal import Overlay
 from visavis.policy import Policy
 from visavis.rescore.plan import PartEntry
 from visavis.schedule import PartReceipt
 from visavis.store import Place, bytes_digest
 
 __all__ = [
-    "Amend",
     "MatchPart",
     "Matcher",
     "PartMaker",
@@ -41,9 +40,6 @@ __all__ = [
     "read_part",
     "write_part",
 ]
-
-#: What the journal's entries do to the profiles of a part.
-Amend = Callable[[Base], Base]
 
 _DIGEST: Final = b"visavis.digest"
 _CUSTOMERS: Final = b"visavis.customer_count"
@@ -93,8 +89,8 @@ class MatchPart:
     catalog : Catalog
     policy : Policy
     as_of : date
-    amend : callable, optional
-        The journal's overlay.
+    overlay : Overlay, optional
+        What the journal says beyond the base.
     reasons : int, optional
     distinctive : bool
     threads : int
@@ -108,7 +104,7 @@ class MatchPart:
     catalog: Catalog
     policy: Policy
     as_of: date
-    amend: Amend | None = None
+    overlay: Overlay | None = None
     reasons: int | None = None
     distinctive: bool = False
     threads: int = 1
@@ -116,16 +112,22 @@ class MatchPart:
     device: str | None = None
     _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
     _shared: list[Engine] = field(default_factory=list, repr=False, compare=False)
+    _overlays: list[Overlay] = field(default_factory=list, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """What is packed stays at home."""
-        given = (self.base, self.catalog, self.policy, self.as_of, self.amend, self.reasons)
+        given = (self.base, self.catalog, self.policy, self.as_of, self.overlay, self.reasons)
         return MatchPart, (*given, self.distinctive, self.threads, self.variant, self.device)
 
     def profiles(self, part_index: int) -> Base:
         """The profiles of a part as they are at the plan's journal offset."""
         base = self.base.part(part_index)
-        return base if self.amend is None else self.amend(base)
+        if self.overlay is None:
+            return base
+        with self._lock:
+            if not self._overlays:
+                self._overlays.extend(self.overlay.split(self.base.part_count))
+        return self._overlays[part_index].apply(base)
 
     def engine(self, base: Base) -> Engine:
         """An engine for the customers of a part."""
@@ -151,7 +153,7 @@ class MatchPart:
 
     def replaced(self, **changes: Any) -> MatchPart:
         """The same, matched in another way."""
-        return replace(self, **changes, _lock=Lock(), _shared=[])
+        return replace(self, **changes, _lock=Lock(), _shared=[], _overlays=[])
 
     def __call__(self, part_index: int) -> PartMatch:
         """The opportunities of a part."""
