@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +106,15 @@ def nodes(cluster: Any) -> Nodes:
     while len(nodes.present()) < 2:
         nodes.add()
     return nodes
+
+
+@dataclass(frozen=True)
+class Late:
+    """A task that takes its time, so that a worker who comes later finds some work left."""
+
+    task: Any
+    seconds: float
+
+    def __call__(self, part_index: int) -> Any:
+        time.sleep(self.seconds)
+        return self.task(part_index)

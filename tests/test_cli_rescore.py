@@ -323,6 +323,8 @@ def test_an_interrupted_job_says_how_to_go_on_and_does(world: Path, tmp_path: Pa
         env=environment(),
         # It has to wait for whoever reads of the first parts, however slow that is.
         pipesize=4096,
+        # A shell that starts tests in the background lets them ignore interrupts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert child.stdout is not None
     for line in child.stdout:

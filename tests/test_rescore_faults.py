@@ -373,9 +373,11 @@ def test_a_version_is_there_as_a_whole_or_not_at_all(
 
     for number, status in crew.in_turn(count, start):
         folder = tmp_path / f"{number}"
-        assert status in (-signal.SIGKILL, drivers.REFUSED)
         known = versions_at(Folder(folder / "base"))
         assert known in ([1], [1, 2])
+        # What fails behind the manifest, while others' strays are removed, fails no load.
+        is_tidying = what == "ENOSPC" and known == [1, 2]
+        assert status in (-signal.SIGKILL, drivers.REFUSED) or (is_tidying and status == 0)
         if known == [1, 2]:
             found = StoredBase.open(folder / "base")
             found.verify()

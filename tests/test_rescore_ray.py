@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from clusters import Nodes, cluster, nodes
+from clusters import Late, Nodes, cluster, nodes
 from visavis.base import Base, StoredBase
 from visavis.catalog import Catalog
 from visavis.cluster import RayPool
@@ -150,7 +150,8 @@ def test_a_worker_that_screens_on_torch_gives_the_same_bytes(
 
     def pool(task: PartMaker) -> Pool:
         # torch's own processor stands in for the device, and nothing else is different.
-        return RayPool(task, address="auto", workers=1, gpu=task.with_match(device="cpu"))
+        on_device = task.with_match(device="cpu")
+        return RayPool(Late(task, 1.0), address="auto", workers=1, gpu=on_device)
 
     run("gpu", pool, on_event=told)
     assert files(folder / "gpu") == expected
