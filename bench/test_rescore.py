@@ -12,8 +12,11 @@ Python, reading the catalog, packing it.
 
 from __future__ import annotations
 
+import cProfile
+import io
 import json
 import os
+import pstats
 import subprocess
 import sys
 import threading
@@ -27,7 +30,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from visavis.base import StoredBase
 from visavis.catalog import Catalog
+from visavis.policy import Policy
+from visavis.rescore import Job
 
 CUSTOMERS = int(os.environ.get("BENCH_CUSTOMERS", "1_000_000"))
 CAPABILITIES = int(os.environ.get("BENCH_CAPABILITIES", "10_240"))
@@ -208,6 +214,24 @@ def test_rescore(benchmark, inputs, base, tmp_path, capsys):
         )
     assert {each.finished["digest"] for each in found} == {best.finished["digest"]}
     assert best.finished["customer_count"] == CUSTOMERS
+
+
+def test_rescore_by_step(benchmark, inputs, base, tmp_path, capsys):
+    """Where a part spends its time beside the kernel, by the functions that take most of it."""
+    catalog = Catalog.read(inputs / "catalog.parquet")
+    job = Job.make(
+        StoredBase.open(base), catalog, Policy.read(inputs / "policy.toml"), tmp_path / "out"
+    )
+    task = job.task
+    task(0)
+    parts = range(1, min(9, job.plan.part_count))
+    profile = cProfile.Profile()
+    benchmark.pedantic(lambda: profile.runcall(lambda: [task(part) for part in parts]), rounds=1)
+    text = io.StringIO()
+    pstats.Stats(profile, stream=text).sort_stats("tottime").print_stats(14)
+    with capsys.disabled():
+        print(f"\nrescore by step, seconds over {len(parts)} parts (waiting is the kernel):")
+        print(text.getvalue().partition("ncalls")[2])
 
 
 def test_rescore_what_changed(benchmark, inputs, base, tmp_path, capsys):

@@ -10,7 +10,6 @@ import resource
 import shutil
 import signal
 import sqlite3
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -22,9 +21,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from disks import tiny_disk
 from visavis.errors import CorruptionError, StorageError, VisavisError
 from visavis.journal import Appended, Journal
 from visavis.journal.connection import make_file
+
+__all__ = ["tiny_disk"]
 
 pytestmark = pytest.mark.faults
 
@@ -325,18 +327,6 @@ def test_a_killed_erasure_is_finished_by_the_next(tmp_path: Path) -> None:
 def append_for_ever(journal: Journal) -> None:
     while True:
         journal.append(facts=visits(journal.offset + 1, 10, size=20))
-
-
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["/usr/bin/mount", "-t", "tmpfs", "-o", "size=256k", "none", str(folder)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a tiny disk is not allowed here: the limited child stands for it")
-    yield folder
-    subprocess.run(["/usr/bin/umount", str(folder)], check=True)
 
 
 def test_a_full_disk_is_told_and_loses_nothing(tiny_disk: Path) -> None:

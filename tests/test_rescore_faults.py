@@ -7,7 +7,6 @@ import random
 import re
 import shutil
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import drivers
+from disks import tiny_disk
 from drivers import Drivers, operations
 from visavis.base import StoredBase
 from visavis.base.stored import MANIFEST as VERSION_MANIFEST
@@ -30,6 +30,8 @@ from visavis.rescore.plan import PLAN
 from visavis.rescore.results import MANIFEST
 from visavis.schedule import run_parts
 from visavis.store import Folder, faults
+
+__all__ = ["tiny_disk"]
 
 pytestmark = pytest.mark.faults
 
@@ -294,18 +296,6 @@ def test_both_finish_at_once_and_neither_removes_what_the_other_named(
     report.result.verify()
     held = {each.file for each in report.result.manifest.parts}
     assert {name for name in files(out) if name.startswith("parts/")} == held
-
-
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["/usr/bin/mount", "-t", "tmpfs", "-o", "size=256k", "none", str(folder)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a tiny disk is not allowed here: ENOSPC at every write stands for it")
-    yield folder
-    subprocess.run(["/usr/bin/umount", str(folder)], check=True)
 
 
 def test_a_full_disk_is_told_and_what_was_done_is_kept(

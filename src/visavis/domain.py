@@ -21,6 +21,7 @@ __all__ = [
     "MAGNITUDE_MAX",
     "NOTICE_METADATA",
     "OBJECTED",
+    "THREADS_MAX",
     "FactKind",
     "Link",
     "day_number",
@@ -30,6 +31,9 @@ __all__ = [
 
 #: Largest allowed value and largest allowed magnitude of a cost: ``g·value − cost`` stays finite.
 MAGNITUDE_MAX: Final = 2.0**100
+
+#: More threads than any machine has processors are a mistake.
+THREADS_MAX: Final = 1_024
 
 #: The id column of every table about customers.
 CUSTOMER_ID: Final = "customer_id"

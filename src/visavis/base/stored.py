@@ -121,7 +121,7 @@ class StoredBase:
         CorruptionError
             If its manifest is not as it was written.
         """
-        place = path if isinstance(path, Place) else open_place(path)
+        place = open_place(path)
         if version is None:
             known = versions_at(place)
             if not known:

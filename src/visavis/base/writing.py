@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable
 from datetime import date
 from pathlib import Path
 from threading import Lock
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from visavis.base.layout import part_bytes
 from visavis.base.manifest import Manifest, PartEntry, part_file
 from visavis.base.stored import MANIFEST, StoredBase, version_folder, versions_at
 from visavis.errors import CorruptionError, InputError, StorageError
-from visavis.parts import PART_COUNT_MAX, part_count_for, parts_of
+from visavis.parts import PART_COUNT_MAX, part_count_for, sorted_by_part
 from visavis.store import Place, bytes_digest, open_place
 
 __all__ = [
@@ -39,6 +40,8 @@ __all__ = [
 
 class VersionWriter:
     """Writes the parts of the next version of a base, then its manifest.
+
+    As a context, it removes what it has written if the block fails.
 
     Parameters
     ----------
@@ -73,6 +76,13 @@ class VersionWriter:
         self._as_of: date | None = None
         self._folder = version_folder(self.version)
         self._lock = Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.abandon()
 
     def add(self, index: int, base: Base) -> None:
         """Write one part; may be called from several threads.
@@ -266,21 +276,15 @@ def next_part_count(place: Place, customer_count: int, given: int | None) -> int
 
 def write_base(base: Base, path: str | Path | Place, *, parts: int | None = None) -> StoredBase:
     """Write a base that is in memory; see `Base.write`."""
-    place = path if isinstance(path, Place) else open_place(path)
+    place = open_place(path)
     forgotten = forgotten_at(place)
-    rows = np.flatnonzero(~are_forgotten(base.customer_ids, set(forgotten)))
-    count = next_part_count(place, len(rows), parts)
-    writer = VersionWriter(place, count, forgotten=forgotten)
-    part_index = parts_of(base.customer_ids.take(pa.array(rows)), count)
-    order = np.argsort(part_index, kind="stable")
-    bounds = np.searchsorted(part_index[order], np.arange(count + 1))
-    try:
+    base = without_forgotten(base, set(forgotten))
+    count = next_part_count(place, base.customer_count, parts)
+    order, bounds = sorted_by_part(base.customer_ids, count)
+    with VersionWriter(place, count, forgotten=forgotten) as writer:
         for index in range(count):
-            writer.add(index, rows_of_base(base, rows[order[bounds[index] : bounds[index + 1]]]))
+            writer.add(index, rows_of_base(base, order[bounds[index] : bounds[index + 1]]))
         return writer.publish()
-    except BaseException:
-        writer.abandon()
-        raise
 
 
 def without_forgotten(base: Base, forgotten: Collection[str]) -> Base:

@@ -10,10 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from visavis import kernel
-from visavis.errors import InputError
+from visavis.errors import InputError, SchemaError
 from visavis.kernel.request import history_of, rows_of
 
-__all__ = ["Progress", "adjustments_of", "check_count", "history_of", "over_blocks", "rows_of"]
+__all__ = [
+    "Progress",
+    "adjustments_of",
+    "check_count",
+    "check_kinds",
+    "history_of",
+    "over_blocks",
+    "rows_of",
+]
 
 #: Rows per task: small enough that two threads end together, large enough that Python is not felt.
 BLOCK_ROWS: Final = 4_096
@@ -53,6 +61,14 @@ def over_blocks(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     yield from ((block, done.result()) for block, done in zip(blocks, futures, strict=True))
+
+
+def check_kinds(**given: tuple[object, type]) -> None:
+    """Refuse what is not of the kind that stands beside it, by its name."""
+    for name, (value, wanted) in given.items():
+        if not isinstance(value, wanted):
+            reason = f"must be a {wanted.__name__}, got {type(value).__name__}"
+            raise SchemaError(reason, field=name)
 
 
 def check_count(value: object, field: str, least: int) -> int:

@@ -16,10 +16,17 @@ import pyarrow as pa
 from visavis import gpu, kernel
 from visavis.base import Base
 from visavis.catalog import Catalog
-from visavis.domain import CUSTOMER_ID, OBJECTED, Link, parse_date
+from visavis.domain import CUSTOMER_ID, OBJECTED, THREADS_MAX, Link, parse_date
 from visavis.eligibility import Gates
 from visavis.engine.audiences import Audiences
-from visavis.engine.blocks import Progress, check_count, history_of, over_blocks, rows_of
+from visavis.engine.blocks import (
+    Progress,
+    check_count,
+    check_kinds,
+    history_of,
+    over_blocks,
+    rows_of,
+)
 from visavis.engine.explanation import Explanation, explain_pair
 from visavis.engine.matches import Matches, joined
 from visavis.errors import InputError, LimitError, NotFoundError, SchemaError
@@ -27,9 +34,6 @@ from visavis.history import adjustments
 from visavis.policy import Policy, control_marks
 
 __all__ = ["Engine", "audience", "explain", "match"]
-
-#: More threads than any machine has processors are a mistake, and each would get its own block.
-THREADS_MAX: Final = 1_024
 
 #: What an engine computes once and an engine beside it computes anew.
 _OF_THE_BASE: Final = ("eligibility", "history", "customer_index", "control")
@@ -78,14 +82,7 @@ class Engine:
         device: str | None = None,
         is_part: bool = False,
     ) -> None:
-        for given, wanted, name in (
-            (base, Base, "base"),
-            (catalog, Catalog, "catalog"),
-            (policy, Policy, "policy"),
-        ):
-            if not isinstance(given, wanted):
-                reason = f"must be a {wanted.__name__}, got {type(given).__name__}"
-                raise SchemaError(reason, field=name)
+        check_kinds(base=(base, Base), catalog=(catalog, Catalog), policy=(policy, Policy))
         self.base = base
         self.catalog = catalog
         self.policy = policy

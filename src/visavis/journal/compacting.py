@@ -36,11 +36,13 @@ def compact(
         If an entry does not fit the base, naming attribute and offset.
     """
     forgotten = {*base.manifest.forgotten, *overlay.forgotten}
-    writer = VersionWriter(
+    # Each part looks through its own entries, not through all.
+    overlays = overlay.split(base.part_count)
+    with VersionWriter(
         base.place, base.part_count, journal_offset=overlay.through, forgotten=forgotten
-    )
-    for index, part in enumerate(base.parts()):
-        writer.add(index, without_forgotten(overlay.apply(part), forgotten))
-        if progress is not None:
-            progress(index + 1, base.part_count)
-    return writer.publish()
+    ) as writer:
+        for index, part in enumerate(base.parts()):
+            writer.add(index, without_forgotten(overlays[index].apply(part), forgotten))
+            if progress is not None:
+                progress(index + 1, base.part_count)
+        return writer.publish()

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Final
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,7 +18,7 @@ from visavis.domain import CUSTOMER_ID
 from visavis.errors import CorruptionError
 from visavis.journal.applying import applied
 from visavis.journal.entries import Entry, Kind, encoded
-from visavis.parts import parts_of
+from visavis.parts import sorted_by_part
 
 __all__ = ["Overlay", "overlay_of"]
 
@@ -178,11 +177,9 @@ class Overlay:
 
 def _by_part(table: pa.Table, part_count: int) -> list[pa.Table]:
     """The rows of each part, in their order."""
-    part = parts_of(_ids_in(table), part_count)
-    order = np.argsort(part, kind="stable")
-    bounds = np.searchsorted(part[order], np.arange(part_count + 1)).tolist()
+    order, bounds = sorted_by_part(_ids_in(table), part_count)
     ordered = table.take(pa.array(order)).combine_chunks()
-    return [ordered.slice(begin, end - begin) for begin, end in pairwise(bounds)]
+    return [ordered.slice(begin, end - begin) for begin, end in pairwise(bounds.tolist())]
 
 
 def _ids_in(table: pa.Table) -> pa.StringArray:

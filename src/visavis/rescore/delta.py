@@ -33,7 +33,7 @@ from visavis.engine.blocks import history_of
 from visavis.engine.matches import joined
 from visavis.policy import Policy
 from visavis.rescore.marks import marks_of
-from visavis.rescore.part import MatchPart, PartMatch
+from visavis.rescore.part import MatchPart, PartMatch, summed
 from visavis.rescore.plan import Plan
 from visavis.rescore.results import Result, plain
 
@@ -112,7 +112,7 @@ class DeltaPart:
             lists.put(is_open, again)
             counts.append(again.stats)
             times.append(again.nanoseconds)
-        result = lists.result(_summed(counts), _summed(times))
+        result = lists.result(summed(counts), summed(times))
         found = Matches(engine, result, engine.customer_index, engine.variant)
         table = found.to_table(
             reasons=self.full.reasons, distinctive=self.full.distinctive, coded=True
@@ -325,8 +325,3 @@ def _history_of(history: kernel.History, rows: Int64, chosen: Int64) -> kernel.H
         place[kept].astype(np.int32),
         adjustment[inside][kept],
     )
-
-
-def _summed(counts: list[dict[str, int]]) -> dict[str, int]:
-    names = counts[0] if counts else ()
-    return {name: sum(each[name] for each in counts) for name in names}

@@ -25,7 +25,7 @@ from visavis.journal import Overlay
 from visavis.policy import Policy
 from visavis.rescore.delta import delta_of
 from visavis.rescore.marks import marks_of
-from visavis.rescore.part import MatchPart, PartMaker, entry_of, named_part
+from visavis.rescore.part import MatchPart, PartMaker, entry_of, named_part, summed
 from visavis.rescore.plan import PLAN, PartEntry, Plan, ResultManifest
 from visavis.rescore.results import MANIFEST, Result, marks_name, remove_strays
 from visavis.schedule import Event, Outcome, PartReceipt, Pool, ThreadPool, run_parts
@@ -64,20 +64,23 @@ class Report:
 
 @dataclass(frozen=True)
 class Job:
-    """A plan, the task that computes its parts, and where they go.
+    """A plan, how its parts are matched, and where they go.
 
     Attributes
     ----------
     plan : Plan
     match : MatchPart
-    task : PartMaker
     out : Place
     """
 
     plan: Plan
     match: MatchPart
-    task: PartMaker
     out: Place
+
+    @property
+    def task(self) -> PartMaker:
+        """What workers are given."""
+        return PartMaker(self.match, self.out, self.plan.job_id)
 
     @classmethod
     def make(
@@ -163,8 +166,7 @@ class Job:
             threads=threads,
             variant=variant,
         )
-        place = out if isinstance(out, Place) else open_place(out)
-        return cls(plan, match, PartMaker(match, place, plan.job_id), place)
+        return cls(plan, match, open_place(out))
 
     def run(
         self,
@@ -216,8 +218,8 @@ class Job:
         return Report(
             result,
             len(outcome.receipts),
-            _summed([each.stats for each in outcome.receipts.values()]),
-            _summed([each.nanoseconds for each in outcome.receipts.values()]),
+            summed([each.stats for each in outcome.receipts.values()]),
+            summed([each.nanoseconds for each in outcome.receipts.values()]),
             note,
             frozenset(each.worker.partition("-")[0] for each in outcome.receipts.values()),
         )
@@ -301,14 +303,14 @@ def planned(out: str | Path | Place) -> Plan | None:
     Whoever goes on with it stays at its version of the base and its offset of the journal, or it
     would be another job.
     """
-    place = out if isinstance(out, Place) else open_place(out)
+    place = open_place(out)
     content = place.read(PLAN)
     return None if content is None else Plan.parse(content, f"{place}/{PLAN}")
 
 
 def is_unfinished(out: str | Path | Place) -> bool:
     """Whether a job was begun at a place that has not published its manifest."""
-    place = out if isinstance(out, Place) else open_place(out)
+    place = open_place(out)
     return place.read(PLAN) is not None and place.read(MANIFEST) is None
 
 
@@ -360,9 +362,3 @@ def _difference(other: Plan, mine: Plan) -> str:
         if theirs != ours:
             return f"its {name} is {theirs}, not {ours}"
     return "its plan is written in another way"
-
-
-def _summed(counts: list[dict[str, int]]) -> dict[str, int]:
-    # Not every part counts the same: by what changed, some need no kernel at all.
-    names = dict.fromkeys(name for each in counts for name in each)
-    return {name: sum(each.get(name, 0) for each in counts) for name in names}

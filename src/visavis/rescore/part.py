@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from threading import Lock
@@ -38,6 +39,7 @@ __all__ = [
     "named_part",
     "part_name",
     "read_part",
+    "summed",
     "write_part",
 ]
 
@@ -294,3 +296,9 @@ def entry_of(out: Place, file: str, job_id: str) -> PartEntry:
             )
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise CorruptionError(f"{out}/{file} is no part of a result: {error}") from error
+
+
+def summed(counts: Sequence[dict[str, int]]) -> dict[str, int]:
+    """What was counted several times, by name; who lacks a name has counted nothing of it."""
+    names = dict.fromkeys(name for each in counts for name in each)
+    return {name: sum(each.get(name, 0) for each in counts) for name in names}

@@ -61,7 +61,7 @@ class Result:
         CorruptionError
             If plan or manifest are not as they were written, or do not belong together.
         """
-        place = path if isinstance(path, Place) else open_place(path)
+        place = open_place(path)
         stands = place.read(PLAN)
         if stands is None:
             raise InputError(f"{place} holds no result", field="path")

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
 from functools import partial
-from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 import numpy as np
@@ -19,10 +18,9 @@ import pyarrow as pa
 from visavis.base import StoredBase
 from visavis.base.door import incoming_attributes
 from visavis.catalog import Catalog
-from visavis.domain import CUSTOMER_ID
+from visavis.domain import CUSTOMER_ID, THREADS_MAX
 from visavis.engine import Explanation
-from visavis.engine.blocks import check_count
-from visavis.engine.engine import THREADS_MAX
+from visavis.engine.blocks import check_count, check_kinds
 from visavis.errors import InputError, LimitError, SchemaError
 from visavis.journal import Appended, Journal
 from visavis.journal.entries import Entry
@@ -144,12 +142,7 @@ class Serving:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
@@ -500,14 +493,7 @@ def _processors(threads: int | None) -> int:
 
 
 def _check_expected(base: StoredBase, catalog: Catalog, policy: Policy, expected: Expected) -> None:
-    for given, wanted, name in (
-        (base, StoredBase, "base"),
-        (catalog, Catalog, "catalog"),
-        (policy, Policy, "policy"),
-    ):
-        if not isinstance(given, wanted):
-            reason = f"must be a {wanted.__name__}, got {type(given).__name__}"
-            raise SchemaError(reason, field=name)
+    check_kinds(base=(base, StoredBase), catalog=(catalog, Catalog), policy=(policy, Policy))
     for name, digest in expected._asdict().items():
         if digest is None:
             continue

@@ -36,13 +36,13 @@ _CACHE_BYTES: Final = 20 * 10**9
 _FILE_SCHEME: Final = "file://"
 
 
-def open_place(where: str | Path) -> Place:
+def open_place(where: str | Path | Place) -> Place:
     """The place that a path or a URL names; it need not exist yet.
 
     Parameters
     ----------
-    where : str or Path
-        A folder, or a URL such as ``s3://bucket/prefix``, ``gs://…``, ``az://…``.
+    where : str, Path or Place
+        A folder, or a URL such as ``s3://bucket/prefix``, ``gs://…``, ``az://…``; a place stays.
 
     Raises
     ------
@@ -51,6 +51,8 @@ def open_place(where: str | Path) -> Place:
     InputError
         If it is a URL that no object store knows.
     """
+    if isinstance(where, Place):
+        return where
     if isinstance(where, str) and "://" in where:
         return Bucket.open(where)
     return Folder(Path(where))
