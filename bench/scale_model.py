@@ -91,7 +91,7 @@ class Setting:
     @property
     def moved_s(self) -> float:
         """To read and write one part, when all workers do so at the same time."""
-        size = PART_CUSTOMERS * (self.indicators * 4 + 60 + self.k * self.row_bytes)
+        size = PART_CUSTOMERS * (self.indicators * 4 + 45 + self.k * self.row_bytes)
         share = min(self.storage_gb_s / self.workers, self.node_gb_s / self.cores) * 1e9
         return size / share
 
