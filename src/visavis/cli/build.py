@@ -198,6 +198,8 @@ def load(
         raise InputError("types are those of --attributes, which is not given", field="--types")
     _check_sources(profiles, events, spec, taxonomy)
     _check_place(out)
+    if journal is None:
+        _refuse_to_lose(out)
     names = (
         *("profiles", "attributes", "facts", "types", "as_of"),
         *("parts", "events", "taxonomy", "threads"),
@@ -217,8 +219,6 @@ def load(
             known = None if attributes is None else open_attributes(attributes, types)
             happened = None if facts is None else open_facts(facts)
         overlay = None if journal is None else read_overlay(journal)
-        if journal is None:
-            _refuse_to_lose(out)
         held = [each.schema for each in (indicators, known, happened) if each is not None]
         metadata = [each.metadata for each in held]
         said = _notices(notice, *metadata, *(_metadata_of(path) for path in files))
@@ -327,10 +327,10 @@ def _refuse_to_lose(out: str) -> None:
     from visavis.base.stored import versions_at
     from visavis.store import open_place
 
-    place = open_place(out)
-    if not versions_at(place):
-        return
-    offset = StoredBase.open(place).manifest.journal_offset
+    with named(path="--out"):
+        place = open_place(out)
+        known = versions_at(place)
+        offset = StoredBase.open(place).manifest.journal_offset if known else 0
     if offset:
         raise InputError(
             f"the last version of {out} knows a journal up to offset {offset}: give it, or those"
