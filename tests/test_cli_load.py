@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
 
 from commands import AS_OF, NOTICE, done, refused, write_base, write_inputs
 from visavis import Base
 from visavis.base import StoredBase
+from visavis.cli import build
 from visavis.domain import AS_OF_METADATA, NOTICE_METADATA
 
 
@@ -59,6 +61,41 @@ def test_events_may_lie_in_an_object_store(
     assert done(*there, "--json").json()["digest"] == done(*here, "--json").json()["digest"]
     there[2] = (world / "none.csv").as_uri()
     assert refused(*there).startswith("--events: file://")
+
+
+@pytest.mark.parametrize("cells", [1, 4, 1_000])
+def test_events_are_sliced_by_customers_and_give_the_same_base(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cells: int
+) -> None:
+    given = ["load", "--events", world / "events.csv", "--spec", world / "spec.toml"]
+    given += ["--as-of", AS_OF, "--out"]
+    whole = done(*given, tmp_path / "whole", "--json").json()
+    for name, value in {"_SLICED_BYTES": 0, "_SLICE_CELLS": cells, "_PROBED": 2}.items():
+        monkeypatch.setattr(build, name, value)
+    sliced = done(*given, tmp_path / "sliced", "--json").json()
+    assert sliced["digest"] == whole["digest"]
+
+
+def test_events_may_be_arrow_files(world: Path, tmp_path: Path) -> None:
+    events = csv.read_csv(world / "events.csv")
+    half = events.num_rows // 2
+    files = []
+    for number, part in enumerate((events[:half], events[half:])):
+        files.append(tmp_path / f"{number}.arrow")
+        with pa.ipc.new_file(files[-1], events.schema) as writer:
+            writer.write_table(part)
+    given = ["--spec", world / "spec.toml", "--as-of", AS_OF, "--out"]
+    named = [each for file in files for each in ("--events", file)]
+    arrow = done("load", *named, *given, tmp_path / "arrow", "--json").json()
+    text = ["--events", world / "events.csv"]
+    assert (
+        arrow["digest"] == done("load", *text, *given, tmp_path / "text", "--json").json()["digest"]
+    )
+    message = refused("load", *named, *text, *given, tmp_path / "both")
+    assert message == f"--events: {world / 'events.csv'} is no Arrow file, and another one is"
+    (tmp_path / "broken.arrow").write_bytes(b"ARROW1 but no more")
+    message = refused("load", "--events", tmp_path / "broken.arrow", *given, tmp_path / "none")
+    assert message.startswith(f"--events: {tmp_path / 'broken.arrow'} cannot be read: ")
 
 
 def test_what_holds_something_else_becomes_no_base(tmp_path: Path) -> None:

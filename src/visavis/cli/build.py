@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -26,8 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = ["indicators", "load", "show_base"]
 
-#: Events of so many bytes become profiles at a time: what they become must fit into memory.
-_SLICE_BYTES: Final = 2**30
+#: Events of fewer bytes become profiles at once.
+_SLICED_BYTES: Final = 2**26
+
+#: Of more events a slice of the customers is computed at a time, of about so many cells (64 MB);
+#: one in so many customers tells first how many there are.
+_SLICE_CELLS: Final = 2**24
+_PROBED: Final = 64
 
 Notice = Annotated[
     str | None,
@@ -259,7 +263,10 @@ def _from_events(
     threads: int | None,
     tick: Callable[[int, int], None],
 ) -> TableStream:
-    """Profiles from events, some slices of the customers after the other."""
+    """Profiles from events, some slices of the customers after the other.
+
+    Every slice reads all events once more, about 0.1 µs each: time is what bounded memory costs.
+    """
     from visavis.base import TableStream
     from visavis.indicators import IndicatorSpec, compute
     from visavis.store import check_readable
@@ -270,20 +277,47 @@ def _from_events(
     read = IndicatorSpec.read(spec)
     for path in events:
         check_readable(path, field="events")
-    slice_count = max(1, sum(path.stat().st_size for path in events) // _SLICE_BYTES)
+    relation = _relation(events)
+
+    def made(index: int, count: int) -> pa.Table:
+        part = (index, count)
+        found = compute(relation, read, as_of, taxonomy=taxonomy, threads=threads, part=part)
+        return found.to_table()
+
+    if sum(path.stat().st_size for path in events) < _SLICED_BYTES:
+        return TableStream.of(made(0, 1))
+    some = made(0, _PROBED)
+    row_count = _PROBED * max(1, some.num_rows)
+    slice_count = 1 + row_count * some.num_columns // _SLICE_CELLS
 
     def slices() -> Iterator[pa.Table]:
         for index in range(slice_count):
-            part = (index, slice_count)
-            made = compute(events, read, as_of, taxonomy=taxonomy, threads=threads, part=part)
+            yield made(index, slice_count)
             tick(index + 1, slice_count)
-            yield made.to_table()
 
-    # The first slice says what the columns are; it is kept until its turn.
-    begun = slices()
-    first = next(begun)
-    row_count_max = 2 * slice_count * max(1, first.num_rows) + 1_000_000
-    return TableStream(first.schema, row_count_max, lambda: chain([first], begun))
+    # Twice as many customers as were to be expected are a bound that no hash of theirs exceeds.
+    return TableStream(some.schema, 2 * row_count + 1_000_000, slices)
+
+
+def _relation(events: list[Path]) -> list[Path] | pa.Table:
+    """Parquet and CSV by their paths; Arrow files as one table, mapped."""
+    import pyarrow as pa
+
+    from visavis.cli.tables import is_arrow
+    from visavis.store import reading
+
+    if not any(map(is_arrow, events)):
+        return events
+    tables = []
+    for path in events:
+        if not is_arrow(path):
+            raise InputError(f"{path} is no Arrow file, and another one is", field="events")
+        with reading(path, field="events"), pa.memory_map(str(path)) as source:
+            tables.append(pa.ipc.open_file(source).read_all())
+    try:
+        return pa.concat_tables(tables)
+    except pa.ArrowException as error:
+        raise InputError(f"have different columns: {error}", field="events") from None
 
 
 def show_base(stored: StoredBase, as_json: bool) -> None:
@@ -359,16 +393,20 @@ def _check_place(out: str) -> None:
 
 
 def _metadata_of(path: Path | None) -> dict[bytes, bytes]:
-    """What the schema of a Parquet file carries; of other files nothing."""
+    """What the schema of a Parquet or Arrow file carries; of other files nothing."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from visavis.cli.tables import is_csv
+    from visavis.cli.tables import is_arrow, is_csv
     from visavis.store import reading
 
     if path is None or is_csv(path):
         return {}
     with reading(path, field="events"):
-        return pq.read_schema(path).metadata or {}
+        if not is_arrow(path):
+            return pq.read_schema(path).metadata or {}
+        with pa.memory_map(str(path)) as source:
+            return pa.ipc.open_file(source).schema.metadata or {}
 
 
 def _notices(given: str | None, *metadata: dict[bytes, bytes] | None) -> str | None:

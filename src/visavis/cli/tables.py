@@ -29,6 +29,7 @@ from visavis.store import local_file, read_bytes, reading
 
 __all__ = [
     "COLUMN_TYPES",
+    "is_arrow",
     "is_csv",
     "open_attributes",
     "open_facts",
@@ -86,6 +87,11 @@ _FACT_TYPES: Final = {"date": "date", "count": "int64"}
 def is_csv(path: Path) -> bool:
     """Whether a path is named as CSV is."""
     return path.name.lower().endswith(_CSV)
+
+
+def is_arrow(path: Path) -> bool:
+    """Whether a path is named as Arrow's own files are."""
+    return path.name.lower().endswith(_ARROW)
 
 
 def open_profiles(path: Path | str) -> TableStream:
