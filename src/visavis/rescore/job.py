@@ -13,7 +13,6 @@ from visavis.base import StoredBase
 from visavis.base.stored import versions_at
 from visavis.catalog import Catalog
 from visavis.domain import parse_date
-from visavis.engine import Engine
 from visavis.errors import (
     CorruptionError,
     InputError,
@@ -127,9 +126,20 @@ class Job:
         day = base.as_of if as_of is None else parse_date(as_of, field="as_of")
         if reasons is not None and reasons < 0:
             raise InputError(f"must be at least 0, got {reasons}", field="reasons")
+        changes = overlay is not None and not overlay.is_empty
+        match = MatchPart(
+            base=base,
+            catalog=catalog,
+            policy=policy,
+            as_of=day,
+            overlay=overlay if changes else None,
+            reasons=reasons,
+            distinctive=distinctive,
+            threads=threads,
+            variant=variant,
+        )
         # What does not fit together is said before anything is written.
-        head = base.head if overlay is None else overlay.apply(base.head)
-        Engine(head, catalog, policy, as_of=day, variant=variant, is_part=True)
+        match.head()
         for customer_id in policy.exclusions.customers:
             try:
                 base.profile(customer_id)
@@ -138,7 +148,6 @@ class Job:
             except (CorruptionError, StorageError):
                 # The part that cannot be opened fails by itself, and the others are done.
                 continue
-        changes = overlay is not None and not overlay.is_empty
         plan = Plan(
             contract=kernel.CONTRACT_VERSION,
             base_version=base.version,
@@ -154,17 +163,6 @@ class Job:
             reasons=reasons,
             distinctive=distinctive,
             notice=base.head.notice,
-        )
-        match = MatchPart(
-            base=base,
-            catalog=catalog,
-            policy=policy,
-            as_of=day,
-            overlay=overlay if changes else None,
-            reasons=reasons,
-            distinctive=distinctive,
-            threads=threads,
-            variant=variant,
         )
         return cls(plan, match, open_place(out))
 

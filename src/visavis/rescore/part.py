@@ -131,8 +131,14 @@ class MatchPart:
                 self._overlays.extend(self.overlay.split(self.base.part_count))
         return self._overlays[part_index].apply(base)
 
-    def engine(self, base: Base) -> Engine:
-        """An engine for the customers of a part."""
+    def head(self) -> Engine:
+        """The engine of nobody, from which those of the parts are made.
+
+        Raises
+        ------
+        InputError
+            If base, catalog, policy and date do not fit together.
+        """
         with self._lock:
             if not self._shared:
                 head = Engine(
@@ -145,9 +151,15 @@ class MatchPart:
                     device=self.device,
                     is_part=True,
                 )
-                head.prepare()
                 self._shared.append(head)
-        return self._shared[0].beside(base)
+        return self._shared[0]
+
+    def engine(self, base: Base) -> Engine:
+        """An engine for the customers of a part."""
+        head = self.head()
+        with self._lock:
+            head.prepare()
+        return head.beside(base)
 
     def prepare(self) -> None:
         """See `Matcher`."""
