@@ -527,7 +527,7 @@ def test_events_loaded_at_once_are_indicators_loaded_later(tmp_path: Path) -> No
         "--as-of", DAY, *common, "--out", folder / "other",
     )  # fmt: skip
     assert StoredBase.open(folder / "other").digest == StoredBase.open(folder / "base").digest
-    with mock.patch("visavis.cli.build._SLICE_BYTES", 20):
+    with mock.patch.multiple("visavis.cli.build", _SLICED_BYTES=0, _SLICE_CELLS=20):
         done(
             "load", "--events", folder / "events.csv", "--spec", folder / "spec.toml",
             "--as-of", DAY, *common, "--out", folder / "sliced",
