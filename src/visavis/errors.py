@@ -6,6 +6,7 @@
     ├── InputError (ValueError)          what was given is wrong: correct it and call again
     │   ├── SchemaError                  a column, key or type is missing, unknown or wrong
     │   ├── RuleError                    a rule does not parse or does not fit the attributes
+    │   ├── ReusedError                  a request id that stands for something else already
     │   └── LimitError                   a valid request that is larger than the stated bound
     ├── NotFoundError (LookupError)      an id that the base or the catalog does not hold
     └── SetupError (RuntimeError)        the machine or the installation lacks something
@@ -26,6 +27,7 @@ __all__ = [
     "InputError",
     "LimitError",
     "NotFoundError",
+    "ReusedError",
     "RuleError",
     "SchemaError",
     "SetupError",
@@ -96,6 +98,10 @@ class SchemaError(InputError):
 
 class LimitError(InputError):
     """The request is valid but larger than the bound that keeps memory flat."""
+
+
+class ReusedError(InputError):
+    """A request id was used before, for something else."""
 
 
 class RuleError(InputError):

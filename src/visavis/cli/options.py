@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
-from visavis.errors import InputError, LimitError, SchemaError
+from visavis.errors import InputError, LimitError, ReusedError, SchemaError
 
 if TYPE_CHECKING:
     from visavis.engine import Engine
@@ -60,7 +60,7 @@ JournalFile = Annotated[
 ]
 
 #: Errors that can be raised again with another field: a rule's names its own.
-_RENAMED: Final = (InputError, SchemaError, LimitError)
+_RENAMED: Final = (InputError, SchemaError, LimitError, ReusedError)
 
 
 @contextmanager

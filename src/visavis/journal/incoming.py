@@ -12,7 +12,7 @@ from visavis.domain import CUSTOMER_ID, OBJECTED
 from visavis.errors import InputError, LimitError, SchemaError
 from visavis.journal.entries import Content, Kind, encoded
 
-__all__ = ["ENTRY_BYTES_MAX", "GROUP_ENTRIES_MAX", "contents_of", "id_bytes"]
+__all__ = ["ENTRY_BYTES_MAX", "GROUP_ENTRIES_MAX", "contents_of", "id_bytes", "tables_of"]
 
 #: One transaction, held in memory on its way: 2^20 facts are some 300 MB.
 GROUP_ENTRIES_MAX: Final = 2**20
@@ -22,7 +22,9 @@ ENTRY_BYTES_MAX: Final = 2**20
 
 
 def contents_of(
-    facts: pa.Table | None, attributes: pa.Table | None, objections: Sequence[str]
+    facts: pa.Table | None,
+    attributes: pa.Table | Sequence[pa.Table] | None,
+    objections: Sequence[str],
 ) -> list[Content]:
     """Everything that a group says, in order: facts, attributes, objections.
 
@@ -34,9 +36,10 @@ def contents_of(
     if isinstance(objections, str | bytes):
         raise SchemaError("must be a list of ids, got one text", field="objections")
     objections = list(objections)
+    tables = tables_of(attributes)
     sizes = {
         "facts": _row_count(facts),
-        "attributes": _row_count(attributes),
+        "attributes": sum(_row_count(table) for table in tables),
         "objections": len(objections),
     }
     if sum(sizes.values()) > GROUP_ENTRIES_MAX:
@@ -47,7 +50,7 @@ def contents_of(
     contents: list[Content] = []
     for field, entries in (
         ("facts", _facts(facts)),
-        ("attributes", _attributes(attributes)),
+        *(("attributes", _attributes(table)) for table in tables),
         ("objections", _objections(objections)),
     ):
         for row, content in enumerate(entries):
@@ -81,9 +84,14 @@ def _facts(table: pa.Table | None) -> Iterator[Content]:
         yield Content(Kind.FACT, customer_id.encode(), encoded(said))
 
 
-def _attributes(table: pa.Table | None) -> Iterator[Content]:
-    if table is None:
-        return
+def tables_of(attributes: pa.Table | Sequence[pa.Table] | None) -> list[pa.Table]:
+    """The tables of attributes, one after the other."""
+    if attributes is None:
+        return []
+    return list(attributes) if isinstance(attributes, list | tuple) else [attributes]
+
+
+def _attributes(table: pa.Table) -> Iterator[Content]:
     if isinstance(table, pa.Table) and OBJECTED in table.column_names:
         reason = "is no attribute here: give the ids as objections, which are final"
         raise SchemaError(reason, field=f"attributes.{OBJECTED}")

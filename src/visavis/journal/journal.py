@@ -15,7 +15,7 @@ from typing import Self
 
 import pyarrow as pa
 
-from visavis.errors import InputError, SchemaError, StorageError
+from visavis.errors import InputError, ReusedError, SchemaError, StorageError
 from visavis.journal.connection import connect, failures, make_file, transaction
 from visavis.journal.entries import Entry, Head, Kind, Request, content_digest, id_digest
 from visavis.journal.incoming import contents_of, id_bytes
@@ -157,7 +157,7 @@ class Journal:
         self,
         *,
         facts: pa.Table | None = None,
-        attributes: pa.Table | None = None,
+        attributes: pa.Table | Sequence[pa.Table] | None = None,
         objections: Sequence[str] = (),
         request_id: str | None = None,
     ) -> Appended:
@@ -169,7 +169,8 @@ class Journal:
             As those of a base: see ``visavis.base``.
         attributes : pyarrow.Table, optional
             ``customer_id`` and typed columns (bool, integer, float, string, date), of which only
-            those that are there change; null = now unknown.
+            those that are there change; null = now unknown. Several tables, where not everybody's
+            columns are the same, count one after the other.
         objections : sequence of str
             Ids of customers who objected, which nothing takes back.
         request_id : str, optional
@@ -365,7 +366,7 @@ def _request_key(request_id: str) -> bytes:
 
 def _repeated(known: Request, digest: bytes) -> Appended:
     if known.content and known.content != digest:
-        raise InputError("was used before, for something else", field="request_id")
+        raise ReusedError("was used before, for something else", field="request_id")
     return Appended(
         known.first_offset, known.last_offset, repeated=True, dropped_count=known.dropped_count
     )

@@ -25,7 +25,7 @@ from visavis.kernel.request import history_of
 from visavis.policy import control_marks
 from visavis.serving.context import Terms
 from visavis.serving.matching import Block
-from visavis.serving.touched import with_attributes
+from visavis.serving.touched import State, with_attributes
 from visavis.serving.version import Version
 
 __all__ = ["Profiles", "profile_block"]
@@ -57,7 +57,7 @@ class Profiles:
 
 
 def profile_block(
-    version: Version, given: Profiles, terms: Terms, rows_max: int
+    state: State, given: Profiles, terms: Terms, rows_max: int
 ) -> tuple[npt.NDArray[np.int64] | None, Block, npt.NDArray[np.bool_]]:
     """Profiles as a block.
 
@@ -75,6 +75,7 @@ def profile_block(
     InputError
         Naming field and row.
     """
+    version = state.version
     if not isinstance(given, Profiles):
         raise SchemaError(f"must be Profiles, got {type(given).__name__}", field="profiles")
     x = _indicators(version, given.indicators, rows_max)
@@ -85,6 +86,7 @@ def profile_block(
     if ids is not None:
         excluded = pa.array(version.policy.exclusions.customers, pa.string())
         is_out |= pc.is_in(ids, excluded).to_numpy(zero_copy_only=False)
+        is_out |= state.objections_of(ids.to_pylist())
     base = Base(
         pa.nulls(len(x), pa.string()),
         x,

@@ -24,7 +24,7 @@ from visavis.engine.blocks import check_count, check_kinds
 from visavis.errors import InputError, LimitError, SchemaError
 from visavis.journal import Appended, Journal
 from visavis.journal.entries import Entry
-from visavis.journal.incoming import contents_of
+from visavis.journal.incoming import contents_of, tables_of
 from visavis.policy import Policy
 from visavis.serving.answer import Answer
 from visavis.serving.audience import Audience, find_audience
@@ -236,7 +236,8 @@ class Serving:
         Parameters
         ----------
         profiles : Profiles
-            At most `CUSTOMERS_MAX`.
+            At most `CUSTOMERS_MAX`. Who objected, as the journal has it, has no opportunity
+            whatever the profile says.
         context, reasons, distinctive
             As in `match`.
 
@@ -249,7 +250,7 @@ class Serving:
         state = self._current()
         version = state.version
         terms = state.plain if context is None else Terms.of(version, context)
-        live, block, control = profile_block(version, profiles, terms, CUSTOMERS_MAX)
+        live, block, control = profile_block(state, profiles, terms, CUSTOMERS_MAX)
         count = len(control)
         found = found_in(version, terms, count, live, block, {}, reasons, distinctive)
         ids = profiles.customer_ids
@@ -338,7 +339,7 @@ class Serving:
         request_id: str,
         *,
         facts: pa.Table | None = None,
-        attributes: pa.Table | None = None,
+        attributes: pa.Table | Sequence[pa.Table] | None = None,
         objections: Sequence[str] = (),
     ) -> Appended:
         """Record what happened: durable when this returns, and seen by the next request.
@@ -363,8 +364,8 @@ class Serving:
         with self._recording:
             self._catch_up(journal)
             state = self._state
-            if attributes is not None:
-                _check_attributes(state.version, attributes)
+            for table in tables_of(attributes):
+                _check_attributes(state.version, table)
             after = enumerate(contents, start=state.offset + 1)
             entries = [Entry(offset, *content) for offset, content in after]
             # What it would lead to is computed before: what fails later would fail every batch.

@@ -85,6 +85,9 @@ class State:
         The tombstones that are known.
     plain : Terms
         Of an empty context.
+    objecting : frozenset of bytes
+        Ids of those whose objection the journal knows, in the base or not: a profile that comes
+        with a request does not lift it.
     """
 
     version: Version
@@ -92,6 +95,7 @@ class State:
     touched: tuple[_OfPart, ...]
     forgotten: frozenset[str]
     plain: Terms
+    objecting: frozenset[bytes] = frozenset()
 
     @classmethod
     def first(cls, version: Version, offset: int) -> State:
@@ -136,9 +140,11 @@ class State:
             All tombstones, where one may be new.
         """
         customers = self.version.customers
+        entries = list(entries)
         added = _by_row(entries, customers)
         gone: set[int] = set()
-        for tombstone in (forgotten or frozenset()) - self.forgotten:
+        buried = (forgotten or frozenset()) - self.forgotten
+        for tombstone in buried:
             gone.update(customers.rows_of_tombstone(tombstone))
         rows = np.array(sorted({*added, *gone}), dtype=np.int64)
         touched = list(self.touched)
@@ -156,6 +162,19 @@ class State:
             tuple(touched),
             self.forgotten if forgotten is None else forgotten,
             self.plain,
+            _objecting(self.objecting, entries, buried),
+        )
+
+    def objections_of(self, customer_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Who of some, in the base or not, objected or was forgotten, as the journal has it."""
+        if not self.objecting and not self.forgotten:
+            return np.zeros(len(customer_ids), dtype=np.bool_)
+        return np.array(
+            [
+                each.encode() in self.objecting or id_digest(each).hex() in self.forgotten
+                for each in customer_ids
+            ],
+            dtype=np.bool_,
         )
 
     def profiles(self, rows: Int64) -> tuple[Base, Int64]:
@@ -205,6 +224,18 @@ def _by_row(entries: Iterable[Entry], customers: Customers) -> dict[int, list[En
         if row >= 0:
             added.setdefault(row, []).append(entry)
     return added
+
+
+def _objecting(
+    known: frozenset[bytes], entries: Iterable[Entry], buried: frozenset[str]
+) -> frozenset[bytes]:
+    """Who objected; the ids of those who were forgotten are not kept."""
+    said = {entry.customer_id for entry in entries if entry.kind == Kind.OBJECTION}
+    if not said <= known:
+        known |= said
+    if buried:
+        known = frozenset(each for each in known if id_digest(each.decode()).hex() not in buried)
+    return known
 
 
 #: Entries, and whether the customer was forgotten.
