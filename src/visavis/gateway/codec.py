@@ -17,7 +17,7 @@ from visavis import kernel
 from visavis.errors import SchemaError
 from visavis.v1.opportunity_pb2 import OpportunityColumns
 
-__all__ = ["Opportunities", "decoded", "encoded", "numbers"]
+__all__ = ["Opportunities", "decoded", "encoded", "encoded_rows", "numbers"]
 
 Ints: TypeAlias = npt.NDArray[np.int32]
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -88,17 +88,48 @@ def encoded(
     """
     places = np.arange(result.capability_index.shape[1])
     held = places < result.opportunity_count[:, None]
-    index = result.capability_index[held]
+    return encoded_rows(
+        result.opportunity_count,
+        result.capability_index[held],
+        result.propensity[held],
+        result.expected_value[held],
+        capability_ids=capability_ids,
+        is_control=is_control,
+        reasons=reasons,
+    )
+
+
+def encoded_rows(
+    opportunity_count: Ints,
+    index: Ints,
+    propensity: Floats,
+    expected_value: Floats,
+    *,
+    capability_ids: pa.StringArray,
+    is_control: Bools,
+    reasons: pa.ListArray | None = None,
+) -> OpportunityColumns:
+    """Opportunities that stand one after the other, n in all, as the contract's columns.
+
+    Parameters
+    ----------
+    opportunity_count : ndarray of shape (customers,), int32
+    index : ndarray of shape (n,), int32
+        Positions in `capability_ids`.
+    propensity, expected_value : ndarray of shape (n,), float64
+    capability_ids, is_control, reasons
+        As in `encoded`.
+    """
     occurs = np.zeros(len(capability_ids), dtype=np.bool_)
     occurs[index] = True
     code = np.cumsum(occurs, dtype=INT32) - INT32.type(1)
     columns = OpportunityColumns(
-        opportunity_count=_bytes(result.opportunity_count, INT32),
+        opportunity_count=_bytes(opportunity_count, INT32),
         is_control=_bytes(is_control, BYTE),
         capability_ids=capability_ids.filter(pa.array(occurs)).to_pylist(),
         capability_index=_bytes(code[index], INT32),
-        propensity=_bytes(result.propensity[held], FLOAT64),
-        expected_value=_bytes(result.expected_value[held], FLOAT64),
+        propensity=_bytes(propensity, FLOAT64),
+        expected_value=_bytes(expected_value, FLOAT64),
     )
     if reasons is not None:
         _add_reasons(columns, reasons)

@@ -116,7 +116,8 @@ class Fault(NamedTuple):
     @property
     def number(self) -> ErrorReason:
         """The reason as the contract numbers it."""
-        return ErrorReason.Value(f"ERROR_REASON_{self.reason}")
+        number: ErrorReason = ErrorReason.Value(f"ERROR_REASON_{self.reason}")
+        return number
 
     @property
     def is_ours(self) -> bool:
@@ -259,7 +260,10 @@ def frame_error(fault: Fault) -> FrameError:
     if where and fault.row is not None:
         where = f"{where}[{fault.row}]"
     error = FrameError(
-        code=fault.code.value[0], reason=fault.number, field=_cut(where), message=_cut(fault.message)
+        code=fault.code.value[0],
+        reason=fault.number,
+        field=_cut(where),
+        message=_cut(fault.message),
     )
     if fault.retry_s is not None:
         error.retry_delay_ms = round(fault.retry_s * 1000)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
 from functools import partial
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -297,6 +297,26 @@ class Serving:
         return Explained(
             state.name, engine.explain(customer_id, capability_id, closed=terms.closed)
         )
+
+    def attributes(self, customer_id: str, context: Context | None = None) -> dict[str, Any]:
+        """The attributes of one customer, as a match would read them now.
+
+        Raises
+        ------
+        NotFoundError
+            If the base does not hold the customer.
+        InputError
+            Naming a field of the context; or if the journal's entries about the customer do not
+            fit the base.
+        """
+        state = self._current()
+        terms = state.plain if context is None else Terms.of(state.version, context)
+        rows = np.array([state.version.customers.row(customer_id)])
+        for known in state.touched_in(rows).values():
+            if (fault := known.fault) is not None:
+                raise fault
+        base = with_attributes(state.profiles(rows)[0], terms.attributes)
+        return {name: base.attributes[name][0].as_py() for name in base.attributes.column_names}
 
     def find_audience(
         self,

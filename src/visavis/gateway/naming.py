@@ -1,0 +1,123 @@
+"""What the gateway gives out to get it back: ids of opportunities and page tokens.
+
+Both carry all that they mean, so that nothing is kept for them, and a digest, so that what was not
+given by a server is told from it. They are no secrets: who forges one gets what a plain request
+gets.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import struct
+from typing import Final, NamedTuple
+
+import grpc
+
+from visavis.errors import InputError
+from visavis.gateway.errors import Refused
+
+__all__ = ["Page", "is_of", "named_opportunity", "opportunity_id", "page_of", "page_token"]
+
+_CHECK: Final = 4
+_TOKEN: Final = struct.Struct(">I16s16s")
+
+
+def opportunity_id(customer_id: str, capability_id: str) -> str:
+    """The id of an opportunity: its customer and capability, as one opaque text."""
+    customer, capability = customer_id.encode(), capability_id.encode()
+    content = struct.pack(">I", len(customer)) + customer + capability
+    return base64.urlsafe_b64encode(_checked(content)).decode()
+
+
+def named_opportunity(text: str, *, field: str, row: int) -> tuple[str, str]:
+    """The customer and the capability of an opportunity.
+
+    Raises
+    ------
+    InputError
+        If the id is none.
+    """
+    try:
+        held = base64.b64decode(text.encode(), altchars=b"-_", validate=True)
+        check, content = held[:_CHECK], held[_CHECK:]
+        if _checked(content)[:_CHECK] != check:
+            raise ValueError
+        (size,) = struct.unpack_from(">I", content)
+        customer, capability = content[4 : 4 + size], content[4 + size :]
+        return customer.decode(), capability.decode()
+    except (ValueError, binascii.Error, struct.error):
+        raise InputError("is no id of an opportunity", field=field, row=row) from None
+
+
+def _checked(content: bytes) -> bytes:
+    return hashlib.sha256(b"opportunity\0" + content).digest()[:_CHECK] + content
+
+
+class Page(NamedTuple):
+    """Where a page begins.
+
+    Attributes
+    ----------
+    start : int
+    listing : bytes
+        Which listing of which version it goes on with.
+    """
+
+    start: int
+    listing: bytes
+
+
+def page_token(start: int, listing: bytes, request: bytes) -> str:
+    """The token of the page of a listing that begins at `start`.
+
+    Parameters
+    ----------
+    start : int
+    listing : bytes
+        Names the version that all pages come from.
+    request : bytes
+        The request without size and token of the page.
+    """
+    seal = _seal(start, listing, request)
+    return base64.urlsafe_b64encode(_TOKEN.pack(start, _short(listing), seal)).decode()
+
+
+def page_of(token: str, request: bytes) -> Page | None:
+    """Where a token's page begins; None without one.
+
+    Raises
+    ------
+    Refused
+        If the token is none that was given for this request.
+    """
+    if not token:
+        return None
+    try:
+        start, listing, seal = _TOKEN.unpack(
+            base64.b64decode(token.encode(), altchars=b"-_", validate=True)
+        )
+    except (ValueError, binascii.Error, struct.error):
+        raise _no_token() from None
+    if hashlib.sha256(struct.pack(">I", start) + listing + request).digest()[:16] != seal:
+        raise _no_token()
+    return Page(start, listing)
+
+
+def is_of(page: Page, listing: bytes) -> bool:
+    """Whether a page goes on with this listing."""
+    return page.listing == _short(listing)
+
+
+def _seal(start: int, listing: bytes, request: bytes) -> bytes:
+    return hashlib.sha256(struct.pack(">I", start) + _short(listing) + request).digest()[:16]
+
+
+def _short(listing: bytes) -> bytes:
+    return hashlib.sha256(listing).digest()[:16]
+
+
+def _no_token() -> Refused:
+    reason = "was not given for this request"
+    return Refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_TOKEN", reason, field="page_token")
