@@ -16,6 +16,7 @@ from visavis import __version__
 from visavis.cli import ask, base, build, machine, model, record, results
 from visavis.cli.logs import set_up_logs
 from visavis.cli.rescore import rescore
+from visavis.cli.serve import serve
 from visavis.errors import SetupError, VisavisError
 from visavis.terminal import shown
 
@@ -40,7 +41,7 @@ app = typer.Typer(
 for command in (
     *(machine.demo, build.indicators, model.learn, build.load),
     *(ask.match, ask.audience, ask.explain),
-    *(record.record, rescore),
+    *(record.record, rescore, serve),
     machine.doctor,
 ):
     app.command()(command)

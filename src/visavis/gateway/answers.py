@@ -110,7 +110,7 @@ def batch_of(answer: Answer, encoding: int, field: str) -> match_v1.MatchCustome
     if encoding == v1.ENCODING_ARROW:
         response.arrow = _arrow(answer.to_table())
         return response
-    reasons = answer.reasons
+    names, reasons = answer.version.indicator_names, answer.reasons
     response.columns.CopyFrom(
         encoded_rows(
             answer.opportunity_count,
@@ -119,9 +119,7 @@ def batch_of(answer: Answer, encoding: int, field: str) -> match_v1.MatchCustome
             answer.expected_value,
             capability_ids=_plain(answer.version.catalog.column("id")),
             is_control=answer.control,
-            reasons=None
-            if reasons is None
-            else reason_lists(reasons, answer.version.indicator_names),
+            reasons=None if reasons is None else reason_lists(reasons, names),
         )
     )
     return response
@@ -183,9 +181,6 @@ def _obstacle(found: Explanation) -> match_v1.Obstacle:
     if found.verdict.startswith("expected value "):
         return match_v1.OBSTACLE_EV_MIN
     for group, obstacle in _LIMITS.items():
-        if (
-            found.verdict.startswith("the limit of ")
-            and f" per {group} is used up" in found.verdict
-        ):
+        if f" per {group} is used up by " in found.verdict:
             return obstacle
     return match_v1.OBSTACLE_K

@@ -11,7 +11,7 @@ import grpc
 from visavis.errors import SchemaError
 from visavis.gateway.answers import version_of
 from visavis.gateway.context import context_of
-from visavis.gateway.errors import Refused
+from visavis.gateway.errors import RefusedError
 from visavis.gateway.limits import AUDIENCE_MAX, bounded, page_size
 from visavis.gateway.naming import is_of, page_of, page_token
 from visavis.serving import Audience, Serving, ServingVersion
@@ -42,7 +42,7 @@ class Audiences:
         count = bounded(request.audience_count, 1, AUDIENCE_MAX, "audience_count")
         if request.reason_count:
             reason = "reasons of members are not given yet: see Explain"
-            raise Refused(
+            raise RefusedError(
                 grpc.StatusCode.UNIMPLEMENTED, "UNSPECIFIED", reason, field="reason_count"
             )
         key = _key(request)
@@ -76,10 +76,10 @@ class Audiences:
         return serving.find_audience(capability, now, k=count, reach=request.include_reach)
 
 
-def version_changed() -> Refused:
+def version_changed() -> RefusedError:
     """Another version is served than the pages before came from."""
     reason = "another version is served now: begin again"
-    return Refused(grpc.StatusCode.ABORTED, "VERSION_CHANGED", reason)
+    return RefusedError(grpc.StatusCode.ABORTED, "VERSION_CHANGED", reason)
 
 
 def _key(request: v1.FindAudienceRequest) -> bytes:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from visavis.domain import parse_date
 from visavis.errors import InputError
-from visavis.gateway.errors import Refused
+from visavis.gateway.errors import RefusedError
 from visavis.gateway.incoming import attribute_row
 from visavis.policy import Policy
 from visavis.serving import Context, Selection
@@ -29,7 +29,7 @@ def context_of(given: v1.RequestContext, version: Version) -> Context:
     ------
     InputError
         Naming the field by its path.
-    Refused
+    RefusedError
         If a limit is looser than the served policy's.
     """
     names = given.available_channels.names
@@ -100,6 +100,6 @@ def _limits(given: v1.PolicyOverrides, policy: Policy) -> dict[str, Any]:
     return limits
 
 
-def _looser(name: str, reason: str) -> Refused:
+def _looser(name: str, reason: str) -> RefusedError:
     code, field = grpc.StatusCode.INVALID_ARGUMENT, f"context.policy_overrides.{name}"
-    return Refused(code, "LOOSER_POLICY", reason, field=field)
+    return RefusedError(code, "LOOSER_POLICY", reason, field=field)

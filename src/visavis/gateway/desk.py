@@ -20,7 +20,7 @@ import grpc
 
 from visavis.gateway.audit import Audit
 from visavis.gateway.entrance import CALLER
-from visavis.gateway.errors import RETRY_S, Fault, Refused, abort, fault_of
+from visavis.gateway.errors import RETRY_S, Fault, RefusedError, abort, fault_of
 from visavis.serving import Serving
 
 __all__ = ["DEADLINE_S", "Desk", "Queue", "remaining_s"]
@@ -61,7 +61,7 @@ class Desk:
 
         Raises
         ------
-        Refused
+        RefusedError
             If it is not loaded yet, or the server is about to stop.
         """
         if self._serving is None:
@@ -90,13 +90,13 @@ class Desk:
 
         Raises
         ------
-        Refused
+        RefusedError
             If nothing is served, or the deadline passed.
         """
         _ = self.serving
         left = self.deadline_s if remaining_s is None else remaining_s
         ends = time.monotonic() + left
-        late = Refused(
+        late = RefusedError(
             grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_PASSED", "the deadline has passed"
         )
 
@@ -173,5 +173,5 @@ def remaining_s(call: Any) -> float | None:
     return None if left is None or left > 1e8 else float(left)
 
 
-def _unavailable(reason: str, message: str) -> Refused:
-    return Refused(grpc.StatusCode.UNAVAILABLE, reason, message, retry_s=RETRY_S)
+def _unavailable(reason: str, message: str) -> RefusedError:
+    return RefusedError(grpc.StatusCode.UNAVAILABLE, reason, message, retry_s=RETRY_S)

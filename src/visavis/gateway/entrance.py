@@ -10,7 +10,7 @@ from typing import Any, Final
 import grpc
 
 from visavis.gateway.audit import Audit
-from visavis.gateway.errors import Fault, Refused, abort
+from visavis.gateway.errors import Fault, RefusedError, abort
 from visavis.gateway.tokens import Token, TokenFile
 
 __all__ = ["CALLER", "SCOPE_OF", "Entrance", "Malformed"]
@@ -84,7 +84,7 @@ class Entrance(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             return handler if handler is None else _guarded(handler, "anonymous")
         try:
             caller = self._caller(method, handler_call_details.invocation_metadata)
-        except Refused as refused:
+        except RefusedError as refused:
             self._audit.write(method, "unknown", refused.fault.code.name)
             return _refusing(handler, refused.fault)
         if handler is None or method.startswith(_REFLECTION):
@@ -96,7 +96,7 @@ class Entrance(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
         Raises
         ------
-        Refused
+        RefusedError
             If the token is missing, unknown or expired, or has not the scope of the call.
         """
         if self._tokens is None:
@@ -104,13 +104,13 @@ class Entrance(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         given = [value for key, value in metadata or () if key == "authorization"]
         code = grpc.StatusCode.UNAUTHENTICATED
         if not given:
-            raise Refused(code, "CREDENTIALS_MISSING", "a bearer token is needed")
+            raise RefusedError(code, "CREDENTIALS_MISSING", "a bearer token is needed")
         token = self._token(given[0]) if len(given) == 1 else None
         if token is None:
-            raise Refused(code, "CREDENTIALS_INVALID", "the token is unknown or has expired")
+            raise RefusedError(code, "CREDENTIALS_INVALID", "the token is unknown or has expired")
         scope = "read" if method.startswith(_REFLECTION) else SCOPE_OF.get(method)
         if scope is None or scope not in token.scopes:
-            raise Refused(
+            raise RefusedError(
                 grpc.StatusCode.PERMISSION_DENIED,
                 "SCOPE_MISSING",
                 f"the scope {scope or 'of an unknown call'} is needed",
@@ -158,7 +158,7 @@ def _tolerant(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 
 
 def _refusing(handler: Any, fault: Fault) -> Any:
-    async def refused(request: Any, call: Any) -> None:
+    async def refused(_: Any, call: Any) -> None:
         await abort(call, fault)
 
     if handler is None:
@@ -169,7 +169,8 @@ def _refusing(handler: Any, fault: Fault) -> Any:
 
 def _behaviour(handler: Any) -> Behaviour:
     kinds = (handler.unary_unary, handler.unary_stream, handler.stream_unary, handler.stream_stream)
-    return next(each for each in kinds if each is not None)
+    behaviour: Behaviour = next(each for each in kinds if each is not None)
+    return behaviour
 
 
 def _handler(handler: Any, behaviour: Behaviour, parse: Callable[[bytes], Any] | None) -> Any:

@@ -3,7 +3,7 @@
 ::
 
     VisavisError ─► Fault: code, reason, field, row ─┬─► Status with details, in the trailers
-    Refused ─────────▲                               ├─► RowError
+    RefusedError ─────────▲                               ├─► RowError
                                                      └─► FrameError
 
 Everything that a client can cause has a reason of its own (proto/visavis/v1/errors.proto). What is
@@ -36,7 +36,7 @@ from visavis.errors import (
 )
 from visavis.v1.errors_pb2 import ErrorReason, FrameError, RowError
 
-__all__ = ["Fault", "Refused", "abort", "fault_of", "frame_error", "row_error", "status_of"]
+__all__ = ["Fault", "RefusedError", "abort", "fault_of", "frame_error", "row_error", "status_of"]
 
 DOMAIN: Final = "visavis"
 
@@ -52,7 +52,7 @@ Code = grpc.StatusCode
 _STATUS_DETAILS: Final = "grpc-status-details-bin"
 
 
-class Refused(VisavisError):
+class RefusedError(VisavisError):
     """A call that the gateway refuses by itself.
 
     Parameters
@@ -173,16 +173,15 @@ def fault_of(
     missing : (str, str)
         Type and name of what a NotFoundError is about.
     """
-    if isinstance(error, Refused):
+    if isinstance(error, RefusedError):
         return error.fault
     if isinstance(error, NotFoundError):
         reason = f"UNKNOWN_{missing[0].upper()}"
         return Fault(Code.NOT_FOUND, reason, str(error), resource=missing)
-    for kind, code, reason in _KINDS:
-        if isinstance(error, kind):
-            break
-    else:
+    found = next((each for each in _KINDS if isinstance(error, each[0])), None)
+    if found is None:
         return Fault(Code.INTERNAL, "UNSPECIFIED", "a fault of the server")
+    _, code, reason = found
     if isinstance(error, SetupError):
         # Paths of the server's disk are nobody's business: they are in its log.
         said = "stored bytes do not fit their digest" if reason == "CORRUPTED" else "storage failed"

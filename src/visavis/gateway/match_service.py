@@ -22,7 +22,7 @@ from visavis.gateway.context import context_of
 from visavis.gateway.customers import known_attributes, one_profile, profiles_of
 from visavis.gateway.desk import Desk
 from visavis.gateway.entrance import Malformed
-from visavis.gateway.errors import Fault, Refused, abort, fault_of, frame_error
+from visavis.gateway.errors import Fault, RefusedError, abort, fault_of, frame_error
 from visavis.gateway.limits import (
     CUSTOMERS_MAX,
     OPEN_FRAMES_MAX,
@@ -43,7 +43,7 @@ _ONE: Final = {"profiles": "profile", "customer_ids": "customer_id"}
 _MANY: Final = {"customer_ids": "ids.customer_ids"}
 
 
-class MatchService(MatchServiceServicer):  # type: ignore[misc]
+class MatchService(MatchServiceServicer):
     """Answers from what the desk serves.
 
     Parameters
@@ -99,7 +99,7 @@ class MatchService(MatchServiceServicer):  # type: ignore[misc]
             raise SchemaError("customer_id or profile must be given", field="customer_id")
         now = context_of(request.context, serving.version)
         wanted = request.reason_count if request.HasField("reason_count") else _REASONS
-        options = {
+        options: dict[str, Any] = {
             "reasons": bounded(wanted, 0, REASONS_MAX, "reason_count") or None,
             "distinctive": request.distinctive_reasons,
         }
@@ -133,7 +133,7 @@ class MatchService(MatchServiceServicer):  # type: ignore[misc]
         if request.encoding not in opportunity_pb2.Encoding.values():
             raise SchemaError(f"must be an encoding, got {request.encoding}", field="encoding")
         now = context_of(request.context, serving.version)
-        options = {
+        options: dict[str, Any] = {
             "reasons": bounded(request.reason_count, 0, REASONS_MAX, "reason_count") or None,
             "distinctive": request.distinctive_reasons,
         }
@@ -158,7 +158,7 @@ class MatchService(MatchServiceServicer):  # type: ignore[misc]
         if asked == "profile":
             raise _not_yet("profiles are not explained yet", "profile")
         if request.capability_id not in serving.version.capability_index:
-            raise Refused(
+            raise RefusedError(
                 grpc.StatusCode.NOT_FOUND,
                 "UNKNOWN_CAPABILITY",
                 f"capability {request.capability_id!r:.80} is not in the catalog",
@@ -219,5 +219,5 @@ class _Stream:
         self._room.release()
 
 
-def _not_yet(reason: str, field: str) -> Refused:
-    return Refused(grpc.StatusCode.UNIMPLEMENTED, "UNSPECIFIED", reason, field=field)
+def _not_yet(reason: str, field: str) -> RefusedError:
+    return RefusedError(grpc.StatusCode.UNIMPLEMENTED, "UNSPECIFIED", reason, field=field)

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 import grpc
 
 from visavis.errors import InputError
-from visavis.gateway.errors import Refused
+from visavis.gateway.errors import RefusedError
 
 __all__ = ["Page", "is_of", "named_opportunity", "opportunity_id", "page_of", "page_token"]
 
@@ -89,7 +89,7 @@ def page_of(token: str, request: bytes) -> Page | None:
 
     Raises
     ------
-    Refused
+    RefusedError
         If the token is none that was given for this request.
     """
     if not token:
@@ -118,6 +118,8 @@ def _short(listing: bytes) -> bytes:
     return hashlib.sha256(listing).digest()[:16]
 
 
-def _no_token() -> Refused:
+def _no_token() -> RefusedError:
     reason = "was not given for this request"
-    return Refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_TOKEN", reason, field="page_token")
+    return RefusedError(
+        grpc.StatusCode.INVALID_ARGUMENT, "INVALID_TOKEN", reason, field="page_token"
+    )

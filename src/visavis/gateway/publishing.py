@@ -1,0 +1,181 @@
+"""PublishVersion: sources below the server's roots, opened, checked, put in place."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+
+from visavis.base import StoredBase
+from visavis.catalog import Catalog
+from visavis.errors import InputError, VisavisError
+from visavis.gateway.answers import version_of
+from visavis.gateway.errors import RefusedError
+from visavis.gateway.profile_service import check_request_id
+from visavis.journal import Journal
+from visavis.policy import Policy
+from visavis.serving import Expected, Serving
+from visavis.v1 import catalog_service_pb2 as v1
+
+__all__ = ["Publishing"]
+
+#: Requests that are answered again as before. They are kept in memory: a restart forgets them.
+_KEPT_MAX: Final = 1_000
+
+_SOURCES: Final = ("base", "catalog", "policy")
+
+
+class Publishing:
+    """Changes what is served.
+
+    Parameters
+    ----------
+    roots : sequence of str
+        Folders and URLs below which sources may lie.
+    journal : Journal, optional
+    """
+
+    def __init__(self, roots: Sequence[str], journal: Journal | None) -> None:
+        self._roots = [_Root(each) for each in roots]
+        self._journal = journal
+        self._answered: OrderedDict[str, tuple[bytes, v1.PublishVersionResponse]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def publish(
+        self, serving: Serving, request: v1.PublishVersionRequest
+    ) -> v1.PublishVersionResponse:
+        """Load, check and serve; or check only.
+
+        Raises
+        ------
+        VisavisError
+            Nothing has changed then.
+        """
+        check_request_id(request.request_id)
+        digest = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
+        with self._lock:
+            known = self._answered.get(request.request_id)
+            if known is not None:
+                return _repeated(known, digest)
+            replaced = serving.name
+            name = self._swapped(serving, request)
+            response = v1.PublishVersionResponse(
+                version=version_of(name), replaced_version=version_of(replaced)
+            )
+            if not request.validate_only:
+                self._answered[request.request_id] = digest, response
+                if len(self._answered) > _KEPT_MAX:
+                    self._answered.popitem(last=False)
+            return response
+
+    def _swapped(self, serving: Serving, request: v1.PublishVersionRequest) -> Any:
+        named = [each for each in _SOURCES if request.HasField(each)]
+        if not named:
+            raise InputError("at least one source must be given", field="base")
+        if request.base_version < 0 or (request.base_version and "base" not in named):
+            reason = "is a positive version of the base that is given, or 0"
+            raise InputError(reason, field="base_version")
+        opened = {each: self._opened(each, request) for each in named}
+        digests = {each: getattr(request, each).digest or None for each in named}
+        for each, wanted in digests.items():
+            found = opened[each].digest
+            held = found if isinstance(found, str) else found()
+            if wanted is not None and wanted != held:
+                raise _mismatch(each, held)
+        try:
+            if request.validate_only:
+                return self._validated(serving, opened)
+            return serving.publish(**opened, expected=Expected(**digests))
+        except InputError as error:
+            raise _unfit(error) from error
+
+    def _opened(self, kind: str, request: v1.PublishVersionRequest) -> Any:
+        source, field = getattr(request, kind), f"{kind}.location"
+        location = self._allowed(source.location, field)
+        try:
+            if kind == "base":
+                return StoredBase.open(location, version=request.base_version or None)
+            return (Catalog if kind == "catalog" else Policy).read(location)
+        except InputError as error:
+            raise _unfit(error, field) from error
+
+    def _allowed(self, location: str, field: str) -> str:
+        if location and "\0" not in location:
+            for root in self._roots:
+                if (inside := root.inside(location)) is not None:
+                    return inside
+        raise InputError("lies under no root that the server was started with", field=field)
+
+    def _validated(self, serving: Serving, opened: dict[str, Any]) -> Any:
+        """The name of what would be served, made beside what is and dropped."""
+        version = serving.version
+        base = opened.get("base", version.customers.stored)
+        with Serving.open(
+            base,
+            opened.get("catalog", version.catalog),
+            opened.get("policy", version.policy),
+            journal=self._journal,
+            as_of=max(version.as_of, base.as_of),
+        ) as beside:
+            return beside.name
+
+
+class _Root:
+    """Where sources may lie."""
+
+    def __init__(self, root: str) -> None:
+        self._url = root.rstrip("/") if "://" in root else None
+        self._folder = None if self._url is not None else Path(root).resolve()
+
+    def inside(self, location: str) -> str | None:
+        """The location, if it lies below."""
+        if self._url is not None:
+            is_below = location == self._url or location.startswith(f"{self._url}/")
+            return location if is_below and ".." not in location.split("/") else None
+        if "://" in location or self._folder is None:
+            return None
+        try:
+            # Links are followed first: what counts is where the bytes lie.
+            found = (self._folder / location).resolve()
+        except (OSError, RuntimeError, ValueError):
+            return None
+        return str(found) if found.is_relative_to(self._folder) else None
+
+
+def _repeated(
+    known: tuple[bytes, v1.PublishVersionResponse], digest: bytes
+) -> v1.PublishVersionResponse:
+    if known[0] != digest:
+        raise RefusedError(
+            grpc.StatusCode.ALREADY_EXISTS,
+            "REQUEST_ID_REUSED",
+            "was used before, for another change",
+        )
+    response = v1.PublishVersionResponse()
+    response.CopyFrom(known[1])
+    response.is_repeated = True
+    return response
+
+
+def _mismatch(kind: str, held: str) -> RefusedError:
+    return RefusedError(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "DIGEST_MISMATCH",
+        f"the {kind} that was found has another digest",
+        metadata={"source": kind, "digest": held},
+    )
+
+
+def _unfit(error: VisavisError, field: str | None = None) -> RefusedError:
+    where = field or getattr(error, "field", None)
+    return RefusedError(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "VERSION_UNFIT",
+        f"{where}: {getattr(error, 'reason', error)}" if where else str(error),
+        metadata={"field": where or ""},
+    )

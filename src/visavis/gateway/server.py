@@ -1,0 +1,266 @@
+"""The server: services on one port, closed unless told otherwise, drained before it stops.
+
+::
+
+    Gateway.start ─► listening, not ready ─► open(serving) ─► ready ─► drain ─► closed
+
+An address that others can reach needs TLS and tokens, or it is refused. Health says whether a
+version is served: it is asked without a token.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from visavis.errors import InputError, StorageError
+from visavis.gateway.audit import Audit
+from visavis.gateway.catalog_service import CatalogService
+from visavis.gateway.desk import DEADLINE_S, Desk
+from visavis.gateway.entrance import Entrance
+from visavis.gateway.limits import MESSAGE_BYTES_MAX, METADATA_BYTES_MAX
+from visavis.gateway.match_service import MatchService
+from visavis.gateway.profile_service import ProfileService
+from visavis.gateway.publishing import Publishing
+from visavis.gateway.tokens import TokenFile
+from visavis.journal import Journal
+from visavis.serving import Serving
+from visavis.store import read_bytes
+from visavis.v1 import (
+    catalog_service_pb2,
+    catalog_service_pb2_grpc,
+    job_service_pb2,
+    job_service_pb2_grpc,
+    match_service_pb2,
+    match_service_pb2_grpc,
+    profile_service_pb2,
+    profile_service_pb2_grpc,
+)
+
+__all__ = ["ADDRESS", "Certificates", "Gateway", "Settings"]
+
+ADDRESS: Final = "127.0.0.1:8420"
+
+#: Calls of one connection that are open at a time; the client's library keeps the others back.
+_STREAMS_MAX: Final = 256
+
+#: A socket that says nothing stays open for minutes by gRPC's default.
+_HANDSHAKE_MS: Final = 5_000
+_IDLE_MS: Final = 5 * 60 * 1000
+
+#: How often a client that is silent is asked whether it is there, and how long it may take.
+_KEEPALIVE_MS: Final = 60_000
+_KEEPALIVE_TIMEOUT_MS: Final = 20_000
+
+_SERVICES: Final = tuple(
+    module.DESCRIPTOR.services_by_name[name].full_name
+    for module, name in (
+        (match_service_pb2, "MatchService"),
+        (profile_service_pb2, "ProfileService"),
+        (catalog_service_pb2, "CatalogService"),
+        (job_service_pb2, "JobService"),
+    )
+)
+
+
+class Certificates(NamedTuple):
+    """Files of PEM.
+
+    Attributes
+    ----------
+    certificate, key : Path
+    client_authority : Path or None
+        Clients must show a certificate that it signed.
+    """
+
+    certificate: Path
+    key: Path
+    client_authority: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a gateway listens.
+
+    Attributes
+    ----------
+    address : str
+        ``host:port``; port 0 takes a free one.
+    certificates : Certificates, optional
+    tokens : TokenFile, optional
+    has_reflection : bool
+    roots : sequence of str
+        Below which PublishVersion may find sources.
+    threads : int
+        That match at a time.
+    deadline_s : float
+        Where a client sets none.
+    audit : Audit
+    """
+
+    address: str = ADDRESS
+    certificates: Certificates | None = None
+    tokens: TokenFile | None = None
+    has_reflection: bool = False
+    roots: Sequence[str] = ()
+    threads: int = 2
+    deadline_s: float = DEADLINE_S
+    audit: Audit = field(default_factory=Audit)
+
+
+class Gateway:
+    """A server that listens once it is started and answers once something is served.
+
+    Parameters
+    ----------
+    settings : Settings
+    journal : Journal, optional
+        The one that is served with.
+
+    Raises
+    ------
+    InputError
+        If the address is none, or can be reached by others and is not guarded.
+    """
+
+    def __init__(self, settings: Settings, *, journal: Journal | None = None) -> None:
+        check_guarded(settings)
+        self._settings = settings
+        self._journal = journal
+        self._desk = Desk(settings.threads, settings.audit, settings.deadline_s)
+        self._health = health.aio.HealthServicer()
+        self._server: Any = None
+        self.port = 0
+
+    async def start(self) -> None:
+        """Listen; what is asked before `open` is told to come again.
+
+        Raises
+        ------
+        StorageError
+            If the address cannot be listened at, or certificates cannot be used.
+        """
+        settings, has_journal = self._settings, self._journal is not None
+        entrance = Entrance(settings.tokens, settings.audit)
+        self._server = grpc.aio.server(interceptors=(entrance,), options=_options())
+        publishing = Publishing(settings.roots, self._journal)
+        match_service_pb2_grpc.add_MatchServiceServicer_to_server(
+            MatchService(self._desk), self._server
+        )
+        profile_service_pb2_grpc.add_ProfileServiceServicer_to_server(
+            ProfileService(self._desk, has_journal=has_journal), self._server
+        )
+        catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(
+            CatalogService(self._desk, publishing, has_journal=has_journal), self._server
+        )
+        job_service_pb2_grpc.add_JobServiceServicer_to_server(
+            job_service_pb2_grpc.JobServiceServicer(), self._server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        await self._tell(health_pb2.HealthCheckResponse.NOT_SERVING)
+        if settings.has_reflection:
+            names = (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
+        self.port = self._listen()
+        await self._server.start()
+
+    def _listen(self) -> int:
+        settings, port = self._settings, 0
+        try:
+            if settings.certificates is None:
+                port = self._server.add_insecure_port(settings.address)
+            else:
+                credentials = _credentials(settings.certificates)
+                port = self._server.add_secure_port(settings.address, credentials)
+        except RuntimeError:
+            port = 0
+        if not port:
+            raise StorageError("cannot be listened at", path=settings.address)
+        return port
+
+    async def open(self, serving: Serving) -> None:
+        """Answer from now on."""
+        self._desk.open(serving)
+        await self._tell(health_pb2.HealthCheckResponse.SERVING)
+
+    async def drain(self, grace_s: float) -> None:
+        """Take no call any more, let those under way end, and stop.
+
+        Parameters
+        ----------
+        grace_s : float
+            After which calls that have not ended are cancelled.
+        """
+        await self._health.enter_graceful_shutdown()
+        # Streams live long: their next frames are told to come again, elsewhere.
+        self._desk.drain()
+        await self._server.stop(grace_s)
+        self._desk.close()
+
+    async def _tell(self, status: Any) -> None:
+        for service in ("", *_SERVICES):
+            await self._health.set(service, status)
+
+
+def _options() -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.max_metadata_size", METADATA_BYTES_MAX),
+        ("grpc.absolute_max_metadata_size", METADATA_BYTES_MAX),
+        ("grpc.max_concurrent_streams", _STREAMS_MAX),
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+        ("grpc.max_connection_idle_ms", _IDLE_MS),
+        ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
+        # Two servers on one port would answer by turns, from two journals.
+        ("grpc.so_reuseport", 0),
+    ]
+
+
+def check_guarded(settings: Settings) -> None:
+    """Refuse an address that others can reach, unless TLS and tokens guard it.
+
+    Raises
+    ------
+    InputError
+    """
+    if _is_local(settings.address):
+        return
+    has_clients = settings.certificates is not None and settings.certificates.client_authority
+    if settings.certificates is None:
+        reason = "can be reached by others: TLS is needed, a certificate and its key"
+        raise InputError(reason, field="address")
+    if settings.tokens is None and not has_clients:
+        reason = "can be reached by others: tokens are needed, or certificates of clients"
+        raise InputError(reason, field="address")
+
+
+def _is_local(address: str) -> bool:
+    if address.startswith("unix:"):
+        return True
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        raise InputError(f"must be host:port, got {address!r:.80}", field="address")
+    try:
+        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        # A name means what a resolver says today; localhost alone is promised to be this machine.
+        return host == "localhost"
+
+
+def _credentials(files: Certificates) -> Any:
+    key = read_bytes(files.key, field="tls_key")
+    chain = read_bytes(files.certificate, field="tls_cert")
+    authority = files.client_authority
+    roots = None if authority is None else read_bytes(authority, field="tls_client_ca")
+    return grpc.ssl_server_credentials(
+        [(key, chain)], root_certificates=roots, require_client_auth=roots is not None
+    )
