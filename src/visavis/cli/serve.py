@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from visavis.cli.options import (
+    AsJson,
     AsOf,
     BaseFolder,
     CatalogFile,
@@ -65,6 +67,7 @@ def serve(
     as_of: AsOf = None,
     threads: Threads = None,
     variant: VariantName = None,
+    as_json: AsJson = False,
 ) -> None:
     """Answer over gRPC until SIGTERM or SIGINT; then drain."""
     from visavis.base import StoredBase
@@ -105,27 +108,47 @@ def serve(
                 capabilities = Catalog.read(catalog)
             with named(policy="--policy", as_of="--as-of", threads="--threads"):
                 limits = Policy() if policy is None else Policy.read(policy)
-                options = {"as_of": as_of, "threads": threads, "variant": variant}
-                return Serving.open(stored, capabilities, limits, journal=opened, **options)
+                return Serving.open(
+                    stored,
+                    capabilities,
+                    limits,
+                    journal=opened,
+                    as_of=as_of,
+                    threads=threads,
+                    variant=variant,
+                )
 
-        asyncio.run(_serve(gateway, load, grace))
+        asyncio.run(_serve(gateway, load, grace, as_json))
 
 
-async def _serve(gateway: Gateway, load: Callable[[], Serving], grace_s: float) -> None:
+async def _serve(
+    gateway: Gateway, load: Callable[[], Serving], grace_s: float, as_json: bool
+) -> None:
     """Listen, load, answer, and drain on a signal."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     await gateway.start()
-    print(f"listening at port {gateway.port}", file=sys.stderr, flush=True)
+    if not as_json:
+        print(f"Listening at port {gateway.port}, loading …", file=sys.stderr, flush=True)
     serving = None
     try:
         serving = await asyncio.to_thread(load)
         await gateway.open(serving)
-        print(f"serving {serving.name}", file=sys.stderr, flush=True)
+        _tell(gateway.port, serving, as_json)
         await stopped.wait()
     finally:
         await gateway.drain(grace_s)
         if serving is not None:
             serving.close()
+
+
+def _tell(port: int, serving: Serving, as_json: bool) -> None:
+    """Say that it answers now, and from what."""
+    told = {"port": port, **serving.name._asdict()}
+    if as_json:
+        print(json.dumps(told, default=str), flush=True)
+        return
+    said = ", ".join(f"{name} {value}" for name, value in told.items())
+    print(f"Serving: {said}", file=sys.stderr, flush=True)
