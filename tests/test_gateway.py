@@ -34,6 +34,7 @@ from visavis.v1 import (
     capability_pb2,
     catalog_service_pb2,
     errors_pb2,
+    job_service_pb2,
     match_service_pb2,
     opportunity_pb2,
     profile_pb2,
@@ -266,15 +267,13 @@ def test_what_a_client_does_wrong_has_a_reason_and_a_field(world: World) -> None
         outcome = profile_service_pb2.RecordFactsRequest(request_id="o")
         outcome.outcomes.add(opportunity_id="AAAA")
         await refused_as(record(outcome), bad, "INVALID_VALUE", "outcomes.opportunity_id[0]")
-        await refused_as(client.job.ListJobs(b_list_jobs()), Code.UNIMPLEMENTED, "UNSPECIFIED")
+        await refused_as(
+            client.job.ListJobs(job_service_pb2.ListJobsRequest()),
+            Code.UNIMPLEMENTED,
+            "UNSPECIFIED",
+        )
 
     served(world, scene)
-
-
-def b_list_jobs() -> Any:
-    from visavis.v1 import job_service_pb2
-
-    return job_service_pb2.ListJobsRequest()
 
 
 def test_bytes_that_are_no_message_are_a_wrong_argument(world: World) -> None:
@@ -385,7 +384,6 @@ def test_an_audience_comes_page_by_page_from_one_version(world: World) -> None:
         assert (found, pages) == (list(whole), 3)
         values = [each.expected_value for each in found]
         assert values == sorted(values, reverse=True)
-        page.page_token, page.audience_count = answer_token(answer), 19
         page.page_token = base64.urlsafe_b64encode(bytes(36)).decode()
         call = client.match.FindAudience
         await refused_as(call(page), Code.INVALID_ARGUMENT, "INVALID_TOKEN", "page_token")
@@ -401,10 +399,6 @@ def test_an_audience_comes_page_by_page_from_one_version(world: World) -> None:
         await refused_as(call(unknown), Code.NOT_FOUND, "UNKNOWN_CAPABILITY")
 
     served(world, scene)
-
-
-def answer_token(answer: Any) -> str:
-    return str(answer.next_page_token)
 
 
 async def world_audience(client: Client, request: Any) -> Any:

@@ -7,10 +7,12 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from datetime import date
 from pathlib import Path
@@ -44,9 +46,13 @@ from visavis.gateway.tokens import SCOPES, TokenFile
 from visavis.v1 import (
     catalog_service_pb2,
     errors_pb2,
+    job_service_pb2,
     match_service_pb2,
     profile_service_pb2,
 )
+
+
+CONTRACT = (match_service_pb2, profile_service_pb2, catalog_service_pb2, job_service_pb2)
 
 
 @pytest.fixture(name="world")
@@ -161,7 +167,12 @@ def test_every_call_needs_a_token_of_its_scope(world: World) -> None:
     async def scene(client: Client) -> None:
         methods = {
             f"/{service.full_name}/{each.name}"
-            for module in (match_service_pb2, profile_service_pb2, catalog_service_pb2, jobs())
+            for module in (
+                match_service_pb2,
+                profile_service_pb2,
+                catalog_service_pb2,
+                job_service_pb2,
+            )
             for service in module.DESCRIPTOR.services_by_name.values()
             for each in service.methods
         }
@@ -192,12 +203,6 @@ def test_every_call_needs_a_token_of_its_scope(world: World) -> None:
 
     served(world, scene, tokens=tokens, audit=audit)
     assert "token of" not in audit.getvalue()
-
-
-def jobs() -> Any:
-    from visavis.v1 import job_service_pb2
-
-    return job_service_pb2
 
 
 def test_tokens_are_rotated_without_a_restart(tmp_path: Path) -> None:
@@ -250,6 +255,77 @@ def test_an_address_that_others_reach_needs_tls_and_tokens(tmp_path: Path) -> No
     for address in ("127.0.0.1", "127.0.0.1:x", "127.0.0.1:70000", ""):
         with pytest.raises(InputError, match="host:port"):
             Gateway(Settings(address=address))
+
+
+def certificates(folder: Path) -> Certificates:
+    """A certificate of 127.0.0.1, signed by itself."""
+    files = Certificates(folder / "cert.pem", folder / "key.pem")
+    command = [
+        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+        "-days", "2", "-subj", "/CN=gateway", "-addext", "subjectAltName=IP:127.0.0.1",
+        "-keyout", str(files.key), "-out", str(files.certificate),
+    ]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+    return files
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
+@pytest.mark.parametrize("of_clients", [False, True])
+def test_tls_lets_in_who_trusts_it_and_whom_it_trusts(world: World, of_clients: bool) -> None:
+    files = certificates(world.folder)
+    authority = files.certificate if of_clients else None
+    chosen = files._replace(client_authority=authority)
+    chain, key = files.certificate.read_bytes(), files.key.read_bytes()
+    known = {"private_key": key, "certificate_chain": chain} if of_clients else {}
+
+    async def scene() -> None:
+        async with listening(world, certificates=chosen) as (gateway, plain):
+            address = f"127.0.0.1:{gateway.port}"
+            trusting = grpc.ssl_channel_credentials(chain, **known)
+            async with grpc.aio.secure_channel(address, trusting) as channel:
+                assert (await Client(channel).one("c01")).opportunities
+            strangers = [plain.channel]
+            if of_clients:
+                nameless = grpc.ssl_channel_credentials(chain)
+                strangers.append(grpc.aio.secure_channel(address, nameless))
+            for channel in strangers:
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await Client(channel).one("c01")
+                assert caught.value.code() is Code.UNAVAILABLE
+                await channel.close()
+
+    asyncio.run(scene())
+
+
+def test_what_was_let_in_is_answered_while_it_drains(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, released = threading.Event(), threading.Event()
+    plain = match_service.MatchService._match_customer
+
+    def held(*given: Any) -> Any:
+        begun.set()
+        assert released.wait(30)
+        return plain(*given)
+
+    monkeypatch.setattr(match_service.MatchService, "_match_customer", held)
+
+    async def scene() -> None:
+        async with listening(world, threads=1) as (gateway, client):
+            calls = [asyncio.create_task(client.one("c01")) for _ in range(3)]
+            await asyncio.to_thread(begun.wait, 30)
+            # The others wait for the one thread.
+            while gateway._desk._pools["match"]._work_queue.qsize() < 2:
+                await asyncio.sleep(0.001)
+            draining = asyncio.create_task(gateway.drain(20.0))
+            while not gateway._desk._is_draining:
+                await asyncio.sleep(0.001)
+            released.set()
+            for answer in await asyncio.gather(*calls):
+                assert answer.opportunities
+            await draining
+
+    asyncio.run(scene())
 
 
 def test_nothing_is_answered_before_it_is_loaded_or_while_it_drains(world: World) -> None:

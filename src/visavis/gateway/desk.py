@@ -62,12 +62,10 @@ class Desk:
         Raises
         ------
         RefusedError
-            If it is not loaded yet, or the server is about to stop.
+            If it is not loaded yet.
         """
         if self._serving is None:
             raise _unavailable("NOT_READY", "no version is loaded yet")
-        if self._is_draining:
-            raise _unavailable("DRAINING", "the server is about to stop")
         return self._serving
 
     def open(self, serving: Serving) -> None:
@@ -91,9 +89,12 @@ class Desk:
         Raises
         ------
         RefusedError
-            If nothing is served, or the deadline passed.
+            If nothing is served, the server is about to stop, or the deadline passed.
         """
         _ = self.serving
+        # Looked at here alone: what was let in is answered.
+        if self._is_draining:
+            raise _unavailable("DRAINING", "the server is about to stop")
         left = self.deadline_s if remaining_s is None else remaining_s
         ends = time.monotonic() + left
         late = RefusedError(
