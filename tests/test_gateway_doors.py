@@ -51,7 +51,6 @@ from visavis.v1 import (
     profile_service_pb2,
 )
 
-
 CONTRACT = (match_service_pb2, profile_service_pb2, catalog_service_pb2, job_service_pb2)
 
 
