@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Final
 
 import pyarrow as pa
 
+from visavis.domain import HISTORY
 from visavis.engine import Explanation
 from visavis.engine.matches import reason_lists
 from visavis.gateway.codec import encoded_rows
@@ -67,8 +69,8 @@ def opportunities_of(answer: Answer, attributes: Mapping[str, object]) -> list[v
     attributes : mapping
         Of the customer, for the placeholders.
     """
-    catalog, names = answer.version.catalog, answer.version.indicator_names
-    reasons = None if answer.reasons is None else reason_lists(answer.reasons, names).to_pylist()
+    catalog = answer.version.catalog
+    reasons = _reasons(answer)
     customer_id, is_control = answer.customer_ids[0], bool(answer.control[0])
     found = []
     for place, j in enumerate(answer.capability_index.tolist()):
@@ -84,11 +86,26 @@ def opportunities_of(answer: Answer, attributes: Mapping[str, object]) -> list[v
                 rank=place + 1,
                 propensity=float(answer.propensity[place]),
                 expected_value=float(answer.expected_value[place]),
-                reasons=[] if reasons is None else [v1.Reason(**each) for each in reasons[place]],
+                reasons=reasons[place] if reasons else (),
                 is_control=is_control,
             )
         )
     return found
+
+
+def _reasons(answer: Answer) -> list[list[v1.Reason]]:
+    """Of each opportunity; nothing where none were asked for. Without Arrow: there are few."""
+    said = answer.reasons
+    if said is None:
+        return []
+    names = (*answer.version.indicator_names, HISTORY)
+    told = [
+        v1.Reason(indicator=names[column], contribution=contribution)
+        for column, contribution in zip(
+            said.name_index.tolist(), said.contribution.tolist(), strict=True
+        )
+    ]
+    return [told[start:end] for start, end in pairwise(said.offsets.tolist())]
 
 
 def batch_of(answer: Answer, encoding: int, field: str) -> match_v1.MatchCustomersResponse:

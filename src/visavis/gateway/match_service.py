@@ -30,6 +30,8 @@ from visavis.gateway.limits import (
     bounded,
     check_size,
 )
+from visavis.serving import Context
+from visavis.serving.version import Version
 from visavis.v1 import match_service_pb2 as v1
 from visavis.v1 import opportunity_pb2
 from visavis.v1.match_service_pb2_grpc import MatchServiceServicer
@@ -97,7 +99,7 @@ class MatchService(MatchServiceServicer):
         asked = request.WhichOneof("customer")
         if asked is None:
             raise SchemaError("customer_id or profile must be given", field="customer_id")
-        now = context_of(request.context, serving.version)
+        now = _context(request, serving.version)
         wanted = request.reason_count if request.HasField("reason_count") else _REASONS
         options: dict[str, Any] = {
             "reasons": bounded(wanted, 0, REASONS_MAX, "reason_count") or None,
@@ -106,7 +108,7 @@ class MatchService(MatchServiceServicer):
         if asked == "profile":
             profile = one_profile(request.profile, serving.version)
             answer = serving.match_profiles(profile, now, **options)
-            attributes = known_attributes(profile, now.attributes)
+            attributes = known_attributes(profile, now.attributes if now else {})
         else:
             answer = serving.match([request.customer_id], now, **options)
             for error in answer.errors.values():
@@ -132,7 +134,7 @@ class MatchService(MatchServiceServicer):
             raise _not_yet("overrides by row are not taken yet: send profiles", "overrides")
         if request.encoding not in opportunity_pb2.Encoding.values():
             raise SchemaError(f"must be an encoding, got {request.encoding}", field="encoding")
-        now = context_of(request.context, serving.version)
+        now = _context(request, serving.version)
         options: dict[str, Any] = {
             "reasons": bounded(request.reason_count, 0, REASONS_MAX, "reason_count") or None,
             "distinctive": request.distinctive_reasons,
@@ -164,7 +166,7 @@ class MatchService(MatchServiceServicer):
                 f"capability {request.capability_id!r:.80} is not in the catalog",
                 resource=("capability", request.capability_id),
             )
-        now = context_of(request.context, serving.version)
+        now = _context(request, serving.version)
         found = serving.explain(request.customer_id, request.capability_id, now)
         response = explanation_of(found.name, found.explanation)
         check_size(response, "capability_id")
@@ -217,6 +219,11 @@ class _Stream:
         async with self._writing:
             await self._call.write(response)
         self._room.release()
+
+
+def _context(request: Any, version: Version) -> Context | None:
+    """What holds now; None, for which everything is ready, where the request says nothing."""
+    return context_of(request.context, version) if request.HasField("context") else None
 
 
 def _not_yet(reason: str, field: str) -> RefusedError:
