@@ -27,9 +27,9 @@ from gateways import (
     table_of,
 )
 from visavis.catalog import Catalog
+from visavis.catalog.wording import filled_in
 from visavis.gateway import audiences
 from visavis.gateway.entrance import SCOPE_OF
-from visavis.gateway.wording import filled_in
 from visavis.v1 import (
     capability_pb2,
     catalog_service_pb2,

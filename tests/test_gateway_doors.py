@@ -40,7 +40,7 @@ from visavis.engine import Engine
 from visavis.errors import InputError
 from visavis.gateway import match_service
 from visavis.gateway.entrance import SCOPE_OF
-from visavis.gateway.naming import named_opportunity, opportunity_id
+from visavis.gateway.naming import named_opportunity, opportunity_namer
 from visavis.gateway.server import Certificates, Gateway, Settings
 from visavis.gateway.tokens import SCOPES, TokenFile
 from visavis.v1 import (
@@ -300,21 +300,21 @@ def test_what_was_let_in_is_answered_while_it_drains(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, released = threading.Event(), threading.Event()
-    plain = match_service.MatchService._match_customer
+    plain = match_service.MatchService._match_together
 
     def held(*given: Any) -> Any:
         begun.set()
         assert released.wait(30)
         return plain(*given)
 
-    monkeypatch.setattr(match_service.MatchService, "_match_customer", held)
+    monkeypatch.setattr(match_service.MatchService, "_match_together", held)
 
     async def scene() -> None:
         async with listening(world, threads=1) as (gateway, client):
             calls = [asyncio.create_task(client.one("c01")) for _ in range(3)]
             await asyncio.to_thread(begun.wait, 30)
             # The others wait for the one thread.
-            while gateway._desk._pools["match"]._work_queue.qsize() < 2:
+            while sum(len(each.asked) for each in gateway._desk._lines["match"]._waiting) < 2:
                 await asyncio.sleep(0.001)
             draining = asyncio.create_task(gateway.drain(20.0))
             while not gateway._desk._is_draining:
@@ -364,18 +364,18 @@ def test_nothing_is_answered_before_it_is_loaded_or_while_it_drains(world: World
 def test_a_call_that_is_late_is_dropped_before_the_kernel(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    begun = []
+    released = threading.Event()
+
+    def held(_: Any, key: Any, customer_ids: list[str]) -> list[bytes]:
+        begun.append(1)
+        assert released.wait(30)
+        return [b""] * len(customer_ids)
+
+    monkeypatch.setattr(match_service.MatchService, "_match_together", held)
+
     async def scene() -> None:
         async with listening(world, threads=1, deadline_s=0.2) as (gateway, client):
-            begun = []
-            released = asyncio.Event()
-            loop = asyncio.get_running_loop()
-
-            def held(*_: Any) -> Any:
-                begun.append(1)
-                asyncio.run_coroutine_threadsafe(released.wait(), loop).result()
-                return match_service_pb2.MatchCustomerResponse()
-
-            monkeypatch.setattr(match_service.MatchService, "_match_customer", held)
             first = asyncio.create_task(refused(client.one("c01")))
             while not begun:
                 await asyncio.sleep(0.001)
@@ -404,7 +404,7 @@ def test_a_fault_of_ours_is_told_without_a_word_of_the_request(
     def broken(*_: Any) -> None:
         raise ZeroDivisionError("c01 did it")
 
-    monkeypatch.setattr(match_service.MatchService, "_match_customer", broken)
+    monkeypatch.setattr(match_service.MatchService, "_match_together", broken)
 
     async def scene(client: Client) -> None:
         code, details = await refused(client.one("c01"))
@@ -418,7 +418,7 @@ def test_a_fault_of_ours_is_told_without_a_word_of_the_request(
 
 def test_an_opportunity_id_says_whose_it_is_and_nothing_else_is_one() -> None:
     for customer_id, capability_id in (("a", "b"), ("été\0", "k" * 300), ("1:2", ":")):
-        text = opportunity_id(customer_id, capability_id)
+        text = opportunity_namer(customer_id)(capability_id)
         assert named_opportunity(text, field="x", row=0) == (customer_id, capability_id)
         for wrong in (text[:-4], "A" + text[1:] if text[0] != "A" else "B" + text[1:], "", "é"):
             with pytest.raises(InputError):

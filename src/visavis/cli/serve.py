@@ -61,6 +61,13 @@ def serve(
     reflection: Annotated[
         bool, typer.Option("--reflection", help="Tell callers which calls there are.")
     ] = False,
+    metrics_address: Annotated[
+        str | None, typer.Option(help="host:port where Prometheus reads; it brings no token.")
+    ] = None,
+    access_log: Annotated[
+        bool,
+        typer.Option("--access-log", help="A line of JSON for every call, on standard output."),
+    ] = False,
     grace: Annotated[
         float, typer.Option(min=0.0, help="Seconds for calls under way to end, on SIGTERM.")
     ] = 30.0,
@@ -72,6 +79,7 @@ def serve(
     """Answer over gRPC until SIGTERM or SIGINT; then drain."""
     from visavis.base import StoredBase
     from visavis.catalog import Catalog
+    from visavis.gateway.audit import Audit
     from visavis.gateway.server import Certificates, Gateway, Settings
     from visavis.gateway.tokens import TokenFile
     from visavis.journal import Journal
@@ -97,8 +105,10 @@ def serve(
             has_reflection=reflection,
             roots=root or (),
             threads=threads or len(os.sched_getaffinity(0)),
+            access=Audit(sys.stdout, event="access") if access_log else None,
+            metrics_address=metrics_address,
         )
-        with named(address="--address"):
+        with named(address="--address", metrics_address="--metrics-address"):
             gateway = Gateway(settings, journal=opened)
 
         def load() -> Serving:

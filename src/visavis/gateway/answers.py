@@ -8,19 +8,20 @@ from typing import Final
 
 import pyarrow as pa
 
+from visavis.catalog.wording import filled_in
 from visavis.domain import HISTORY
 from visavis.engine import Explanation
 from visavis.engine.matches import reason_lists
 from visavis.gateway.codec import encoded_rows
 from visavis.gateway.errors import fault_of, row_error
-from visavis.gateway.naming import opportunity_id
-from visavis.gateway.wording import filled_in, has_placeholder
+from visavis.gateway.naming import opportunity_namer
 from visavis.serving import Answer, ServingVersion
+from visavis.serving.version import Version
 from visavis.v1 import match_service_pb2 as match_v1
 from visavis.v1 import opportunity_pb2 as v1
 from visavis.v1 import version_pb2
 
-__all__ = ["batch_of", "explanation_of", "needs_attributes", "opportunities_of", "version_of"]
+__all__ = ["Cards", "batch_of", "customers_of", "explanation_of", "version_of"]
 
 #: The gates of the engine as the contract's obstacles.
 _OBSTACLES: Final = {
@@ -54,53 +55,86 @@ def version_of(name: ServingVersion) -> version_pb2.ServingVersion:
     )
 
 
-def needs_attributes(answer: Answer) -> bool:
-    """Whether a message of an opportunity has placeholders."""
-    messages = answer.version.catalog.messages
-    return any(has_placeholder(messages[j]) for j in answer.capability_index.tolist())
+class Cards:
+    """What an opportunity says of its capability, whoever it is for: written once, then copied.
+
+    Parameters
+    ----------
+    version : Version
+    """
+
+    def __init__(self, version: Version) -> None:
+        self.version = version
+        self._made: dict[int, v1.Opportunity] = {}
+
+    def of(self, capability_index: int) -> v1.Opportunity:
+        """An opportunity with everything but its customer, and a text that needs nobody."""
+        card = self._made.get(capability_index)
+        if card is None:
+            catalog, j = self.version.catalog, capability_index
+            is_plain = j not in self.version.placeholders
+            card = v1.Opportunity(
+                capability_id=catalog.ids[j],
+                product=catalog.products[j],
+                variant=catalog.variants[j],
+                message_text=filled_in(catalog.messages[j], {}) if is_plain else "",
+                channel=catalog.channels[j],
+                family=catalog.families[j],
+            )
+            self._made[j] = card
+        return card
 
 
-def opportunities_of(answer: Answer, attributes: Mapping[str, object]) -> list[v1.Opportunity]:
-    """The opportunities of the one customer of an answer, in words.
+def customers_of(
+    answer: Answer, cards: Cards, attributes: Mapping[int, Mapping[str, object]]
+) -> list[match_v1.MatchCustomerResponse]:
+    """An answer about some customers as an answer to each, in words.
 
     Parameters
     ----------
     answer : Answer
+    cards : Cards
+        Of its version.
     attributes : mapping
-        Of the customer, for the placeholders.
+        By place among the customers, for the placeholders.
     """
-    catalog = answer.version.catalog
-    reasons = _reasons(answer)
-    customer_id, is_control = answer.customer_ids[0], bool(answer.control[0])
-    found = []
-    for place, j in enumerate(answer.capability_index.tolist()):
-        found.append(
-            v1.Opportunity(
-                opportunity_id=opportunity_id(customer_id, catalog.ids[j]),
-                capability_id=catalog.ids[j],
-                product=catalog.products[j],
-                variant=catalog.variants[j],
-                message_text=filled_in(catalog.messages[j], attributes),
-                channel=catalog.channels[j],
-                family=catalog.families[j],
-                rank=place + 1,
-                propensity=float(answer.propensity[place]),
-                expected_value=float(answer.expected_value[place]),
-                reasons=reasons[place] if reasons else (),
-                is_control=is_control,
-            )
-        )
-    return found
+    version, told = version_of(answer.name), _reasons(answer)
+    needed_by, messages = cards.version.placeholders, cards.version.catalog.messages
+    columns, control = answer.capability_index.tolist(), answer.control.tolist()
+    propensity, expected_value = answer.propensity.tolist(), answer.expected_value.tolist()
+    responses, start = [], 0
+    for place, count in enumerate(answer.opportunity_count.tolist()):
+        customer_id, is_control = answer.customer_ids[place], control[place]
+        response = match_v1.MatchCustomerResponse(version=version, customer_id=customer_id)
+        name = opportunity_namer(customer_id)
+        for at in range(start, start + count):
+            j = columns[at]
+            said = response.opportunities.add()
+            said.CopyFrom(cards.of(j))
+            said.opportunity_id = name(said.capability_id)
+            if j in needed_by:
+                said.message_text = filled_in(messages[j], attributes.get(place, {}))
+            said.rank = at - start + 1
+            said.propensity = propensity[at]
+            said.expected_value = expected_value[at]
+            said.is_control = is_control
+            if told is not None:
+                add = said.reasons.add
+                for indicator, contribution in told[at]:
+                    add(indicator=indicator, contribution=contribution)
+        start += count
+        responses.append(response)
+    return responses
 
 
-def _reasons(answer: Answer) -> list[list[v1.Reason]]:
-    """Of each opportunity; nothing where none were asked for. Without Arrow: there are few."""
+def _reasons(answer: Answer) -> list[list[tuple[str, float]]] | None:
+    """Of each opportunity; None where none were asked for. Without Arrow: there are few."""
     said = answer.reasons
     if said is None:
-        return []
+        return None
     names = (*answer.version.indicator_names, HISTORY)
     told = [
-        v1.Reason(indicator=names[column], contribution=contribution)
+        (names[column], contribution)
         for column, contribution in zip(
             said.name_index.tolist(), said.contribution.tolist(), strict=True
         )

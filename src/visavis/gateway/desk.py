@@ -1,8 +1,9 @@
-"""`Desk`: where services bring their work: threads, deadlines, readiness, one answer to errors.
+"""`Desk`: where services bring their work: lines, deadlines, readiness, one answer to errors.
 
-Work of the kernel and of the disk runs in threads, so that the event loop goes on reading. Three
-queues, so that what is slow stands in nobody's way: matches, audiences and explanations, and what
-changes something (records are serialised by the journal anyway).
+Work of the kernel and of the disk runs in threads, so that the event loop goes on reading. Four
+lines, so that what is slow stands in nobody's way: single customers, batches of them, audiences and
+explanations, and what changes something (records are serialised by the journal anyway). When there
+is too much to do, batches are shed before single customers.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ import asyncio
 import contextvars
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 import grpc
 
+from visavis.gateway.admission import Line, expire, overloaded
 from visavis.gateway.audit import Audit
 from visavis.gateway.entrance import CALLER
 from visavis.gateway.errors import RETRY_S, Fault, RefusedError, abort, fault_of
+from visavis.gateway.joining import Joiner
+from visavis.gateway.metrics import Meters
 from visavis.serving import Serving
 
 __all__ = ["DEADLINE_S", "Desk", "Queue", "remaining_s"]
@@ -28,7 +31,15 @@ __all__ = ["DEADLINE_S", "Desk", "Queue", "remaining_s"]
 #: Where a client sets no deadline.
 DEADLINE_S: Final = 10.0
 
-Queue = Literal["match", "audience", "change"]
+Queue = Literal["match", "batch", "audience", "change"]
+
+#: How long may be waited for a thread: while more comes in than is worked off, and in a burst.
+_WAITS_S: Final[dict[Queue, tuple[float, float]]] = {
+    "match": (0.005, 0.1),
+    "batch": (0.02, 0.25),
+    "audience": (1.0, 5.0),
+    "change": (0.25, 5.0),
+}
 
 T = TypeVar("T")
 
@@ -42,17 +53,25 @@ class Desk:
         That match.
     audit : Audit
     deadline_s : float
+    meters : Meters, optional
     """
 
-    def __init__(self, threads: int, audit: Audit, deadline_s: float = DEADLINE_S) -> None:
+    def __init__(
+        self,
+        threads: int,
+        audit: Audit,
+        deadline_s: float = DEADLINE_S,
+        meters: Meters | None = None,
+    ) -> None:
         self.deadline_s = deadline_s
         self.audit = audit
+        self.meters = Meters() if meters is None else meters
         self._serving: Serving | None = None
         self._is_draining = False
-        sizes: dict[Queue, int] = {"match": threads, "audience": 2, "change": 2}
-        self._pools = {
-            name: ThreadPoolExecutor(size, thread_name_prefix=f"visavis-{name}")
-            for name, size in sizes.items()
+        slots: dict[Queue, int] = {"match": threads, "batch": threads, "audience": 2, "change": 2}
+        self._lines = {
+            name: Line(name, count, target_s=_WAITS_S[name][0], burst_s=_WAITS_S[name][1])
+            for name, count in slots.items()
         }
 
     @property
@@ -68,6 +87,11 @@ class Desk:
             raise _unavailable("NOT_READY", "no version is loaded yet")
         return self._serving
 
+    @property
+    def is_open(self) -> bool:
+        """Whether something is served."""
+        return self._serving is not None
+
     def open(self, serving: Serving) -> None:
         """Answer from now on."""
         self._serving = serving
@@ -78,46 +102,59 @@ class Desk:
 
     def close(self) -> None:
         """Wait for the threads."""
-        for pool in self._pools.values():
-            pool.shutdown(cancel_futures=True)
+        for line in self._lines.values():
+            line.close()
+
+    def joiner(
+        self, together: Callable[[Any, Sequence[Any]], Sequence[Any]], amount: Callable[[], int]
+    ) -> Joiner[Any]:
+        """What puts single customers together: see `Joiner`."""
+        return Joiner(self._lines["match"], together, amount, self.meters)
 
     async def run(
-        self, work: Callable[[], T], *, remaining_s: float | None, queue: Queue = "match"
+        self,
+        work: Callable[[], T],
+        *,
+        remaining_s: float | None,
+        queue: Queue = "match",
+        customer_count: int = 0,
+        amount: int = 0,
     ) -> T:
         """Do some work in a thread; what is late or given up before it begins is not begun.
+
+        Parameters
+        ----------
+        work : callable
+        remaining_s : float or None
+            Until the client's deadline; None where it has none.
+        queue : Queue
+        customer_count : int
+            How many it matches, for the metrics.
+        amount : int
+            Its size, beside other work of the same line.
 
         Raises
         ------
         RefusedError
-            If nothing is served, the server is about to stop, or the deadline passed.
+            If nothing is served, the server is about to stop or has too much to do, or the
+            deadline passed.
         """
-        _ = self.serving
-        # Looked at here alone: what was let in is answered.
-        if self._is_draining:
-            raise _unavailable("DRAINING", "the server is about to stop")
-        left = self.deadline_s if remaining_s is None else remaining_s
-        ends = time.monotonic() + left
-        late = RefusedError(
-            grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_PASSED", "the deadline has passed"
-        )
-
-        def begun() -> T:
-            if time.monotonic() >= ends:
-                raise late
-            return work()
-
+        self._check_open()
+        if queue == "batch" and self._lines["match"].is_standing:
+            # One customer is somebody waiting; a batch can come again.
+            raise overloaded(self._lines["match"].expected_wait_s())
+        ends = time.monotonic() + (self.deadline_s if remaining_s is None else remaining_s)
         loop = asyncio.get_running_loop()
-        # Who calls is known to the thread as well.
-        inside = contextvars.copy_context()
-        future = loop.run_in_executor(self._pools[queue], inside.run, begun)
+        piece = _Piece(work, amount, ends, loop.create_future())
+        self._lines[queue].offer(piece)
+        timer = loop.call_at(ends, expire, piece.answer)
         try:
-            done, _ = await asyncio.wait({future}, timeout=max(left, 0.0))
-            if not done:
-                raise late
-            return future.result()
+            found: T = await piece.answer
         finally:
-            # Of a call that was cancelled, too: what has not begun leaves the queue.
-            future.cancel()
+            timer.cancel()
+            if piece.waited_s is not None:
+                self.meters.begun(queue, piece.waited_s, customer_count)
+        return found
 
     async def answer(
         self,
@@ -125,6 +162,8 @@ class Desk:
         work: Callable[[], T],
         *,
         queue: Queue = "match",
+        customer_count: int = 0,
+        amount: int = 0,
         paths: Mapping[str, str] | None = None,
         missing: tuple[str, str] = ("customer", ""),
         audited: Mapping[str, object] | None = None,
@@ -135,8 +174,8 @@ class Desk:
         Parameters
         ----------
         call : grpc.aio.ServicerContext
-        work : callable
-        queue : Queue
+        work, queue, customer_count, amount
+            As of `run`.
         paths, missing
             As of `fault_of`.
         audited : mapping, optional
@@ -146,18 +185,58 @@ class Desk:
         """
         code = "OK"
         try:
-            return await self.run(work, remaining_s=remaining_s(call), queue=queue)
+            return await self.run(
+                work,
+                remaining_s=remaining_s(call),
+                queue=queue,
+                customer_count=customer_count,
+                amount=amount,
+            )
         except asyncio.CancelledError:
             code = "CANCELLED"
             raise
         except Exception as error:
-            fault = fault_of(error, paths=paths, missing=missing)
+            fault = self.fault(error, queue, paths, missing)
             code = fault.code.name
-            self.log(fault, error)
             await abort(call, fault)
         finally:
             if audited is not None:
                 self.audit.write(method, CALLER.get(), code, **audited)
+
+    async def answer_joined(
+        self,
+        call: Any,
+        joiner: Joiner[Any],
+        key: Hashable,
+        item: Any,
+        *,
+        paths: Mapping[str, str],
+        missing: tuple[str, str],
+    ) -> Any:
+        """Answer a unary call together with others of its key."""
+        try:
+            self._check_open()
+            left = remaining_s(call)
+            ends = time.monotonic() + (self.deadline_s if left is None else left)
+            return await joiner.ask(key, item, ends)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            await abort(call, self.fault(error, "match", paths, missing))
+
+    def fault(
+        self,
+        error: Exception,
+        queue: Queue = "match",
+        paths: Mapping[str, str] | None = None,
+        missing: tuple[str, str] = ("customer", ""),
+    ) -> Fault:
+        """What an error means to the client; ours are logged, what is shed is counted."""
+        fault = fault_of(error, paths=paths, missing=missing)
+        if fault.reason in ("OVERLOADED", "DEADLINE_PASSED"):
+            self.meters.shed(queue, fault.reason.lower())
+        self.log(fault, error)
+        return fault
 
     def log(self, fault: Fault, error: BaseException) -> None:
         """Say where a fault of the server comes from; never what was in the request."""
@@ -166,6 +245,47 @@ class Desk:
         frames = traceback.extract_tb(error.__traceback__)[-3:]
         where = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames]
         self.audit.write("fault", type(error).__name__, fault.code.name, where=where)
+
+    def _check_open(self) -> None:
+        _ = self.serving
+        # Looked at here alone: what was let in is answered.
+        if self._is_draining:
+            raise _unavailable("DRAINING", "the server is about to stop")
+
+
+class _Piece:
+    """The work of one call; see `admission.Task`."""
+
+    def __init__(
+        self, work: Callable[[], Any], amount: int, ends: float, answer: asyncio.Future[Any]
+    ) -> None:
+        # Who calls is known to the thread as well.
+        self._work = contextvars.copy_context().run, work
+        self.amount = amount
+        self.ends = ends
+        self.answer = answer
+        self.offered_at = 0.0
+        self.waited_s: float | None = None
+
+    def begin(self, waited_s: float) -> Callable[[], Any] | None:
+        """Nothing, where nobody waits for it any more."""
+        if self.answer.done():
+            return None
+        if time.monotonic() >= self.ends:
+            expire(self.answer)
+            return None
+        self.waited_s = waited_s
+        run, work = self._work
+        return lambda: run(work)
+
+    def end(self, result: Any, error: BaseException | None) -> None:
+        """Tell the call."""
+        if self.answer.done():
+            return
+        if error is not None:
+            self.answer.set_exception(error)
+        else:
+            self.answer.set_result(result)
 
 
 def remaining_s(call: Any) -> float | None:

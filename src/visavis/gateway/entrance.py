@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, Final
@@ -11,9 +13,10 @@ import grpc
 
 from visavis.gateway.audit import Audit
 from visavis.gateway.errors import Fault, RefusedError, abort
+from visavis.gateway.metrics import Meters
 from visavis.gateway.tokens import Token, TokenFile
 
-__all__ = ["CALLER", "SCOPE_OF", "Entrance", "Malformed"]
+__all__ = ["CALLER", "MALFORMED", "SCOPE_OF", "Entrance", "Malformed"]
 
 _MATCH, _PROFILE, _CATALOG, _JOB = (
     f"/visavis.v1.{name}Service/" for name in ("Match", "Profile", "Catalog", "Job")
@@ -58,19 +61,40 @@ class Malformed:
     )
 
 
+MALFORMED: Final = Malformed()
+
+#: Callers are names in a file of tokens, so there are few; but nothing here may grow for ever.
+_HANDLERS_MAX: Final = 10_000
+
+_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+
+
 class Entrance(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Refuses calls without a fitting token, and bytes that are no message.
+    """Refuses calls without a fitting token, and bytes that are no message; counts what passes.
 
     Parameters
     ----------
     tokens : TokenFile or None
         None: whoever reaches the port may call everything.
     audit : Audit
+    meters : Meters, optional
+    access : Audit, optional
+        Where every call is written to; None: nowhere.
     """
 
-    def __init__(self, tokens: TokenFile | None, audit: Audit) -> None:
+    def __init__(
+        self,
+        tokens: TokenFile | None,
+        audit: Audit,
+        meters: Meters | None = None,
+        access: Audit | None = None,
+    ) -> None:
         self._tokens = tokens
         self._audit = audit
+        self._meters = Meters() if meters is None else meters
+        self._access = access
+        #: The handlers of the services never change: one is made for each call and caller.
+        self._handlers: dict[tuple[str, str], Any] = {}
 
     async def intercept_service(
         self,
@@ -79,17 +103,50 @@ class Entrance(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     ) -> Any:
         """Grpc's hook: the handler of a call, or one that refuses it."""
         method = handler_call_details.method
-        handler = await continuation(handler_call_details)
-        if method.startswith(_OPEN):
-            return handler if handler is None else _guarded(handler, "anonymous")
-        try:
-            caller = self._caller(method, handler_call_details.invocation_metadata)
-        except RefusedError as refused:
-            self._audit.write(method, "unknown", refused.fault.code.name)
-            return _refusing(handler, refused.fault)
-        if handler is None or method.startswith(_REFLECTION):
-            return handler
-        return _guarded(handler, caller)
+        caller = "anonymous"
+        if not method.startswith(_OPEN):
+            try:
+                caller = self._caller(method, handler_call_details.invocation_metadata)
+            except RefusedError as refused:
+                self._audit.write(method, "unknown", refused.fault.code.name)
+                return _refusing(await continuation(handler_call_details), refused.fault)
+        guarded = self._handlers.get((method, caller))
+        if guarded is None:
+            guarded = await continuation(handler_call_details)
+            if guarded is not None and not method.startswith(_REFLECTION):
+                guarded = self._guarded(guarded, method, caller)
+                if len(self._handlers) < _HANDLERS_MAX:
+                    self._handlers[method, caller] = guarded
+        return guarded
+
+    def _guarded(self, handler: Any, method: str, caller: str) -> Any:
+        """A handler that knows who calls, that counts, and that no bytes bring to an exception."""
+        behaviour: Behaviour = _behaviour(handler)
+        name = method.rpartition(".")[2]
+        if not inspect.iscoroutinefunction(behaviour):
+            behaviour = _unimplemented
+
+        async def answered(request: Any, call: Any) -> Any:
+            CALLER.set(caller)
+            began, code = time.perf_counter(), "OK"
+            self._meters.arrived()
+            try:
+                if request is MALFORMED:
+                    await abort(call, Malformed.fault)
+                return await behaviour(request, call)
+            except asyncio.CancelledError:
+                code = "CANCELLED"
+                raise
+            except BaseException:
+                code = _code_of(call)
+                raise
+            finally:
+                seconds = time.perf_counter() - began
+                self._meters.answered(name, code, seconds)
+                if self._access is not None:
+                    self._access.write(name, caller, code, seconds=round(seconds, 6))
+
+        return _handler(handler, answered, _tolerant(handler.request_deserializer))
 
     def _caller(self, method: str, metadata: Any) -> str:
         """The name of who calls.
@@ -126,25 +183,22 @@ class Entrance(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return self._tokens.find(given[len(_BEARER) :].strip())
 
 
-def _guarded(handler: Any, caller: str) -> Any:
-    """A handler that knows who calls, and that no bytes bring to an exception."""
-    behaviour: Behaviour = _behaviour(handler)
-
-    async def answered(request: Any, call: Any) -> Any:
-        CALLER.set(caller)
-        if isinstance(request, Malformed):
-            await abort(call, Malformed.fault)
-        if not inspect.iscoroutinefunction(behaviour):
-            await abort(call, _UNIMPLEMENTED)
-        return await behaviour(request, call)
-
-    return _handler(handler, answered, _tolerant(handler.request_deserializer))
-
-
 #: What the generated base classes answer, with details as every other error has them.
 _UNIMPLEMENTED: Final = Fault(
     grpc.StatusCode.UNIMPLEMENTED, "UNSPECIFIED", "this server does not have this call yet"
 )
+
+
+async def _unimplemented(_: Any, call: Any) -> None:
+    await abort(call, _UNIMPLEMENTED)
+
+
+def _code_of(call: Any) -> str:
+    """How a call was ended."""
+    code = call.code()
+    if isinstance(code, int):
+        code = _CODES.get(code)
+    return "UNKNOWN" if code is None else str(code.name)
 
 
 def _tolerant(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -152,7 +206,7 @@ def _tolerant(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
         try:
             return parse(content)
         except Exception:  # grpc would end the call as INTERNAL
-            return Malformed()
+            return MALFORMED
 
     return parsed
 
@@ -181,6 +235,11 @@ def _handler(handler: Any, behaviour: Behaviour, parse: Callable[[bytes], Any] |
         (True, False): grpc.stream_unary_rpc_method_handler,
         (True, True): grpc.stream_stream_rpc_method_handler,
     }[handler.request_streaming, handler.response_streaming]
-    return make(
-        behaviour, request_deserializer=parse, response_serializer=handler.response_serializer
-    )
+    write = handler.response_serializer
+
+    def written(response: Any) -> bytes:
+        # What a thread has written already is sent as it is.
+        content: bytes = response if type(response) is bytes else write(response)
+        return content
+
+    return make(behaviour, request_deserializer=parse, response_serializer=written)

@@ -18,7 +18,9 @@ __all__ = [
     "REASONS_MAX",
     "bounded",
     "check_size",
+    "host_and_port",
     "page_size",
+    "size_fault",
 ]
 
 MESSAGE_BYTES_MAX: Final = 4 * 2**20
@@ -66,9 +68,27 @@ def check_size(message: Any, field: str) -> None:
     ------
     LimitError
     """
-    size = message.ByteSize()
-    if size > MESSAGE_BYTES_MAX - _SLACK:
-        reason = (
-            f"would be answered with {size} bytes, of at most {MESSAGE_BYTES_MAX}: ask for less"
-        )
-        raise LimitError(reason, field=field)
+    if fault := size_fault(message.ByteSize(), field):
+        raise fault
+
+
+def size_fault(size: int, field: str) -> LimitError | None:
+    """What is wrong with an answer of so many bytes."""
+    if size <= MESSAGE_BYTES_MAX - _SLACK:
+        return None
+    reason = f"would be answered with {size} bytes, of at most {MESSAGE_BYTES_MAX}: ask for less"
+    return LimitError(reason, field=field)
+
+
+def host_and_port(address: str, field: str) -> tuple[str, int]:
+    """An address taken apart.
+
+    Raises
+    ------
+    InputError
+        If it is no ``host:port``.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        raise InputError(f"must be host:port, got {address!r:.80}", field=field)
+    return host, int(port)

@@ -3,37 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import grpc
 
 from visavis.errors import SchemaError
 from visavis.gateway.answers import (
+    Cards,
     batch_of,
+    customers_of,
     explanation_of,
-    needs_attributes,
-    opportunities_of,
-    version_of,
 )
 from visavis.gateway.audiences import Audiences
 from visavis.gateway.context import context_of
 from visavis.gateway.customers import known_attributes, one_profile, profiles_of
-from visavis.gateway.desk import Desk
-from visavis.gateway.entrance import Malformed
-from visavis.gateway.errors import Fault, RefusedError, abort, fault_of, frame_error
+from visavis.gateway.desk import Desk, remaining_s
+from visavis.gateway.entrance import MALFORMED, Malformed
+from visavis.gateway.errors import Fault, RefusedError, abort, frame_error
 from visavis.gateway.limits import (
     CUSTOMERS_MAX,
     OPEN_FRAMES_MAX,
     REASONS_MAX,
     bounded,
     check_size,
+    size_fault,
 )
-from visavis.serving import Context
+from visavis.serving import Answer, Context
 from visavis.serving.version import Version
 from visavis.v1 import match_service_pb2 as v1
 from visavis.v1 import opportunity_pb2
+from visavis.v1.context_pb2 import RequestContext
 from visavis.v1.match_service_pb2_grpc import MatchServiceServicer
 
 __all__ = ["MatchService"]
@@ -56,21 +58,41 @@ class MatchService(MatchServiceServicer):
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._audiences = Audiences()
+        self._cards: Cards | None = None
+        self._joiner = desk.joiner(self._match_together, self._row_amount)
 
     async def MatchCustomer(self, request: Any, context: Any) -> Any:  # noqa: N802
         """See the contract."""
         missing = ("customer", request.customer_id)
-        work = partial(self._match_customer, request)
-        return await self._desk.answer(context, work, paths=_ONE, missing=missing)
+        if request.WhichOneof("customer") == "customer_id":
+            return await self._desk.answer_joined(
+                context,
+                self._joiner,
+                _key_of(request),
+                request.customer_id,
+                paths=_ONE,
+                missing=missing,
+            )
+        work = partial(self._match_profile, request)
+        return await self._desk.answer(
+            context, work, customer_count=1, amount=self._row_amount(), paths=_ONE, missing=missing
+        )
 
     async def MatchCustomers(self, request: Any, context: Any) -> Any:  # noqa: N802
         """See the contract."""
-        work = partial(self._match_customers, request)
-        return await self._desk.answer(context, work, paths=_MANY)
+        count = _customer_count(request)
+        return await self._desk.answer(
+            context,
+            partial(self._match_customers, request),
+            queue="batch",
+            customer_count=count,
+            amount=count * self._row_amount(),
+            paths=_MANY,
+        )
 
     async def StreamMatches(self, frames: AsyncIterator[Any], context: Any) -> None:  # noqa: N802
         """See the contract."""
-        await _Stream(self._desk, self._match_customers, context).run(frames)
+        await _Stream(self._desk, self._match_customers, self._row_amount, context).run(frames)
 
     async def Explain(self, request: Any, context: Any) -> Any:  # noqa: N802
         """See the contract."""
@@ -94,34 +116,53 @@ class MatchService(MatchServiceServicer):
             missing=("capability", request.capability_id),
         )
 
-    def _match_customer(self, request: v1.MatchCustomerRequest) -> v1.MatchCustomerResponse:
+    def _row_amount(self) -> int:
+        """The pairs of one customer."""
+        return self._desk.serving.version.catalog.capability_count if self._desk.is_open else 0
+
+    def _match_together(self, key: _Key, customer_ids: Sequence[str]) -> list[bytes | Exception]:
+        """The answers to some single customers who are asked for in the same way."""
         serving = self._desk.serving
-        asked = request.WhichOneof("customer")
-        if asked is None:
+        now = None
+        if key.context is not None:
+            now = context_of(RequestContext.FromString(key.context), serving.version)
+        began = time.perf_counter()
+        answer = serving.match(list(customer_ids), now, wording=True, **_reasons(key))
+        self._desk.meters.matched(answer.stats, time.perf_counter() - began)
+        return self._written(answer, answer.attributes)
+
+    def _match_profile(self, request: v1.MatchCustomerRequest) -> bytes:
+        serving = self._desk.serving
+        if request.WhichOneof("customer") is None:
             raise SchemaError("customer_id or profile must be given", field="customer_id")
         now = _context(request, serving.version)
-        wanted = request.reason_count if request.HasField("reason_count") else _REASONS
-        options: dict[str, Any] = {
-            "reasons": bounded(wanted, 0, REASONS_MAX, "reason_count") or None,
-            "distinctive": request.distinctive_reasons,
-        }
-        if asked == "profile":
-            profile = one_profile(request.profile, serving.version)
-            answer = serving.match_profiles(profile, now, **options)
-            attributes = known_attributes(profile, now.attributes if now else {})
-        else:
-            answer = serving.match([request.customer_id], now, **options)
-            for error in answer.errors.values():
-                raise error
-            needed = needs_attributes(answer)
-            attributes = serving.attributes(request.customer_id, now) if needed else {}
-        response = v1.MatchCustomerResponse(
-            version=version_of(answer.name),
-            customer_id=answer.customer_ids[0],
-            opportunities=opportunities_of(answer, attributes),
-        )
-        check_size(response, "reason_count")
-        return response
+        profile = one_profile(request.profile, serving.version)
+        began = time.perf_counter()
+        answer = serving.match_profiles(profile, now, **_reasons(_key_of(request)))
+        self._desk.meters.matched(answer.stats, time.perf_counter() - began)
+        attributes = known_attributes(profile, now.attributes if now else {})
+        (written,) = self._written(answer, {0: attributes})
+        if isinstance(written, Exception):
+            raise written
+        return written
+
+    def _written(
+        self, answer: Answer, attributes: Mapping[int, Mapping[str, object]]
+    ) -> list[bytes | Exception]:
+        """An answer to each customer, as bytes; or what is wrong with the customer."""
+        began = time.perf_counter()
+        cards = self._cards
+        if cards is None or cards.version is not answer.version:
+            cards = self._cards = Cards(answer.version)
+        written: list[bytes | Exception] = []
+        for place, response in enumerate(customers_of(answer, cards, attributes)):
+            error = answer.errors.get(place)
+            content = response.SerializeToString()
+            if error is None and (fault := size_fault(len(content), "reason_count")):
+                error = fault
+            written.append(content if error is None else error)
+        self._desk.meters.encoded(time.perf_counter() - began)
+        return written
 
     def _match_customers(self, request: v1.MatchCustomersRequest) -> v1.MatchCustomersResponse:
         serving = self._desk.serving
@@ -139,6 +180,7 @@ class MatchService(MatchServiceServicer):
             "reasons": bounded(request.reason_count, 0, REASONS_MAX, "reason_count") or None,
             "distinctive": request.distinctive_reasons,
         }
+        began = time.perf_counter()
         if asked == "ids":
             ids, field = request.ids.customer_ids, "ids.customer_ids"
             bounded(len(ids), 0, CUSTOMERS_MAX, field)
@@ -148,8 +190,11 @@ class MatchService(MatchServiceServicer):
             bounded(len(request.profiles.customer_ids), 0, CUSTOMERS_MAX, field)
             profiles = profiles_of(request.profiles, serving.version)
             answer = serving.match_profiles(profiles, now, **options)
+        matched = time.perf_counter()
+        self._desk.meters.matched(answer.stats, matched - began)
         response = batch_of(answer, request.encoding, field)
         check_size(response, field)
+        self._desk.meters.encoded(time.perf_counter() - matched)
         return response
 
     def _explain(self, request: v1.ExplainRequest) -> v1.ExplainResponse:
@@ -176,9 +221,10 @@ class MatchService(MatchServiceServicer):
 class _Stream:
     """One StreamMatches: so many frames open at a time, answered in the order in which they end."""
 
-    def __init__(self, desk: Desk, match: Any, call: Any) -> None:
+    def __init__(self, desk: Desk, match: Any, row_amount: Callable[[], int], call: Any) -> None:
         self._desk = desk
         self._match = match
+        self._row_amount = row_amount
         self._call = call
         self._room = asyncio.Semaphore(OPEN_FRAMES_MAX)
         self._writing = asyncio.Lock()
@@ -191,7 +237,7 @@ class _Stream:
             # Room is found before a frame is read: what is not read, the client feels.
             await self._room.acquire()
             async for frame in frames:
-                if isinstance(frame, Malformed):
+                if frame is MALFORMED:
                     # Its id is not known, so that nothing can be answered in its place.
                     fault = Malformed.fault
                     break
@@ -203,15 +249,23 @@ class _Stream:
     async def _answer(self, frame: v1.StreamMatchesRequest) -> None:
         response = v1.StreamMatchesResponse(frame_id=frame.frame_id)
         is_new = frame.frame_id not in self._open
+        count = _customer_count(frame.match)
         try:
             if not is_new:
                 raise SchemaError("is open already", field="frame_id")
             self._open.add(frame.frame_id)
             work = partial(self._match, frame.match)
-            response.match.CopyFrom(await self._desk.run(work, remaining_s=None))
+            response.match.CopyFrom(
+                await self._desk.run(
+                    work,
+                    remaining_s=remaining_s(self._call),
+                    queue="batch",
+                    customer_count=count,
+                    amount=count * self._row_amount(),
+                )
+            )
         except Exception as error:
-            fault = fault_of(error, paths=_MANY)
-            self._desk.log(fault, error)
+            fault = self._desk.fault(error, "batch", _MANY)
             response.error.CopyFrom(frame_error(fault))
         finally:
             if is_new:
@@ -219,6 +273,36 @@ class _Stream:
         async with self._writing:
             await self._call.write(response)
         self._room.release()
+
+
+class _Key(NamedTuple):
+    """What single customers have in common who are matched together."""
+
+    context: bytes | None
+    reason_count: int
+    is_distinctive: bool
+
+
+def _key_of(request: v1.MatchCustomerRequest) -> _Key:
+    # Equal contexts may be written in different bytes; then they are matched apart, no more.
+    context = request.context.SerializeToString() if request.HasField("context") else None
+    wanted = request.reason_count if request.HasField("reason_count") else _REASONS
+    return _Key(context, wanted, request.distinctive_reasons)
+
+
+def _reasons(key: _Key) -> dict[str, Any]:
+    return {
+        "reasons": bounded(key.reason_count, 0, REASONS_MAX, "reason_count") or None,
+        "distinctive": key.is_distinctive,
+    }
+
+
+def _customer_count(request: v1.MatchCustomersRequest) -> int:
+    """How many customers a request names, without looking at them."""
+    asked = request.WhichOneof("customers")
+    if asked == "ids":
+        return len(request.ids.customer_ids)
+    return len(request.profiles.customer_ids) if asked == "profiles" else 0
 
 
 def _context(request: Any, version: Version) -> Context | None:

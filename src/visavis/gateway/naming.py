@@ -11,6 +11,7 @@ import base64
 import binascii
 import hashlib
 import struct
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import grpc
@@ -18,17 +19,34 @@ import grpc
 from visavis.errors import InputError
 from visavis.gateway.errors import RefusedError
 
-__all__ = ["Page", "is_of", "named_opportunity", "opportunity_id", "page_of", "page_token"]
+__all__ = [
+    "Page",
+    "is_of",
+    "named_opportunity",
+    "opportunity_namer",
+    "page_of",
+    "page_token",
+]
 
 _CHECK: Final = 4
+_OPPORTUNITY: Final = b"opportunity\0"
 _TOKEN: Final = struct.Struct(">I16s16s")
 
 
-def opportunity_id(customer_id: str, capability_id: str) -> str:
-    """The id of an opportunity: its customer and capability, as one opaque text."""
-    customer, capability = customer_id.encode(), capability_id.encode()
-    content = struct.pack(">I", len(customer)) + customer + capability
-    return base64.urlsafe_b64encode(_checked(content)).decode()
+def opportunity_namer(customer_id: str) -> Callable[[str], str]:
+    """The ids of a customer's opportunities, by capability: each one opaque text of both."""
+    customer = customer_id.encode()
+    head = struct.pack(">I", len(customer)) + customer
+    begun = hashlib.sha256(_OPPORTUNITY + head)
+
+    def named(capability_id: str) -> str:
+        capability = capability_id.encode()
+        check = begun.copy()
+        check.update(capability)
+        content = check.digest()[:_CHECK] + head + capability
+        return base64.urlsafe_b64encode(content).decode()
+
+    return named
 
 
 def named_opportunity(text: str, *, field: str, row: int) -> tuple[str, str]:
@@ -52,7 +70,7 @@ def named_opportunity(text: str, *, field: str, row: int) -> tuple[str, str]:
 
 
 def _checked(content: bytes) -> bytes:
-    return hashlib.sha256(b"opportunity\0" + content).digest()[:_CHECK] + content
+    return hashlib.sha256(_OPPORTUNITY + content).digest()[:_CHECK] + content
 
 
 class Page(NamedTuple):

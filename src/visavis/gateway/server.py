@@ -25,13 +25,14 @@ from visavis.gateway.audit import Audit
 from visavis.gateway.catalog_service import CatalogService
 from visavis.gateway.desk import DEADLINE_S, Desk
 from visavis.gateway.entrance import Entrance
-from visavis.gateway.limits import MESSAGE_BYTES_MAX, METADATA_BYTES_MAX
+from visavis.gateway.limits import MESSAGE_BYTES_MAX, METADATA_BYTES_MAX, host_and_port
 from visavis.gateway.match_service import MatchService
+from visavis.gateway.metrics import Exposition, Meters
 from visavis.gateway.profile_service import ProfileService
 from visavis.gateway.publishing import Publishing
 from visavis.gateway.tokens import TokenFile
 from visavis.journal import Journal
-from visavis.serving import Serving
+from visavis.serving import Serving, ServingVersion
 from visavis.store import read_bytes
 from visavis.v1 import (
     catalog_service_pb2,
@@ -103,6 +104,10 @@ class Settings:
     deadline_s : float
         Where a client sets none.
     audit : Audit
+    access : Audit, optional
+        Where every call is written to; default: nowhere.
+    metrics_address : str, optional
+        ``host:port`` where Prometheus reads; default: nowhere.
     """
 
     address: str = ADDRESS
@@ -113,6 +118,8 @@ class Settings:
     threads: int = 2
     deadline_s: float = DEADLINE_S
     audit: Audit = field(default_factory=Audit)
+    access: Audit | None = None
+    metrics_address: str | None = None
 
 
 class Gateway:
@@ -134,10 +141,14 @@ class Gateway:
         check_guarded(settings)
         self._settings = settings
         self._journal = journal
-        self._desk = Desk(settings.threads, settings.audit, settings.deadline_s)
+        self._meters = Meters()
+        self._meters.watch(self._served)
+        self._desk = Desk(settings.threads, settings.audit, settings.deadline_s, self._meters)
         self._health = health.aio.HealthServicer()
         self._server: Any = None
+        self._exposition: Exposition | None = None
         self.port = 0
+        self.metrics_port = 0
 
     async def start(self) -> None:
         """Listen; what is asked before `open` is told to come again.
@@ -148,7 +159,10 @@ class Gateway:
             If the address cannot be listened at, or certificates cannot be used.
         """
         settings, has_journal = self._settings, self._journal is not None
-        entrance = Entrance(settings.tokens, settings.audit)
+        if settings.metrics_address is not None:
+            self._exposition = Exposition(settings.metrics_address, self._meters)
+            self.metrics_port = self._exposition.port
+        entrance = Entrance(settings.tokens, settings.audit, self._meters, settings.access)
         self._server = grpc.aio.server(interceptors=(entrance,), options=_options())
         publishing = Publishing(settings.roots, self._journal)
         match_service_pb2_grpc.add_MatchServiceServicer_to_server(
@@ -203,6 +217,16 @@ class Gateway:
         self._desk.drain()
         await self._server.stop(grace_s)
         self._desk.close()
+        if self._exposition is not None:
+            self._exposition.close()
+
+    def _served(self) -> tuple[ServingVersion, int] | None:
+        """What is served, and how far the journal is beyond it."""
+        if not self._desk.is_open:
+            return None
+        serving = self._desk.serving
+        name = serving.name
+        return name, 0 if self._journal is None else self._journal.offset - name.journal_offset
 
     async def _tell(self, status: Any) -> None:
         for service in ("", *_SERVICES):
@@ -232,6 +256,9 @@ def check_guarded(settings: Settings) -> None:
     ------
     InputError
     """
+    if settings.metrics_address is not None:
+        # Prometheus brings no token, and what it reads holds nothing of any customer.
+        host_and_port(settings.metrics_address, "metrics_address")
     if _is_local(settings.address):
         return
     has_clients = settings.certificates is not None and settings.certificates.client_authority
@@ -246,9 +273,7 @@ def check_guarded(settings: Settings) -> None:
 def _is_local(address: str) -> bool:
     if address.startswith("unix:"):
         return True
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65_535:
-        raise InputError(f"must be host:port, got {address!r:.80}", field="address")
+    host, _ = host_and_port(address, "address")
     try:
         return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
     except ValueError:

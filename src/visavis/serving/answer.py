@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,9 @@ class Answer:
     propensity, expected_value : ndarray of shape (total,), float64
     reasons : Terms or None
         Of each opportunity, in CSR form.
+    attributes : mapping of int to mapping
+        By place among the customers: what the messages of their opportunities need to know, where
+        that was asked for.
     stats : mapping of str to int
         The kernel's counts, for metrics.
     """
@@ -55,6 +59,7 @@ class Answer:
     expected_value: npt.NDArray[np.float64]
     reasons: ReasonTerms | None
     stats: Mapping[str, int]
+    attributes: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_table(self) -> pa.Table:
         """One row per opportunity, of `OPPORTUNITY_SCHEMA`; reasons only if they were asked for."""

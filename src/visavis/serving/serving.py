@@ -32,6 +32,7 @@ from visavis.serving.context import Context, Terms
 from visavis.serving.customers import Customers
 from visavis.serving.matching import Found, found_in, match_block, over_threads
 from visavis.serving.profiles import Profiles, profile_block
+from visavis.serving.telling import attributes_told
 from visavis.serving.touched import State, with_attributes
 from visavis.serving.version import HISTORY_BYTES, ServingVersion, Version
 
@@ -162,6 +163,7 @@ class Serving:
         *,
         reasons: int | None = None,
         distinctive: bool = False,
+        wording: bool = False,
     ) -> Answer:
         """The best opportunities of some customers, exactly.
 
@@ -174,6 +176,8 @@ class Serving:
             At most so many reasons per opportunity; None = none are looked for.
         distinctive : bool
             As of `Matches.to_table`.
+        wording : bool
+            Tell also what the messages of the opportunities need to know of their customers.
 
         Returns
         -------
@@ -209,6 +213,10 @@ class Serving:
             )
         )
         control = version.control[rows] & (rows >= 0)
+        attributes: dict[int, dict[str, Any]] = {}
+        if wording:
+            counts, columns = found.opportunity_count, found.capability_index
+            attributes = attributes_told(state, rows, terms, counts, columns)
         return Answer(
             state.name,
             version,
@@ -221,6 +229,7 @@ class Serving:
             found.expected_value,
             found.reasons,
             found.stats,
+            attributes,
         )
 
     def match_profiles(
@@ -297,26 +306,6 @@ class Serving:
         return Explained(
             state.name, engine.explain(customer_id, capability_id, closed=terms.closed)
         )
-
-    def attributes(self, customer_id: str, context: Context | None = None) -> dict[str, Any]:
-        """The attributes of one customer, as a match would read them now.
-
-        Raises
-        ------
-        NotFoundError
-            If the base does not hold the customer.
-        InputError
-            Naming a field of the context; or if the journal's entries about the customer do not
-            fit the base.
-        """
-        state = self._current()
-        terms = state.plain if context is None else Terms.of(state.version, context)
-        rows = np.array([state.version.customers.row(customer_id)])
-        for known in state.touched_in(rows).values():
-            if (fault := known.fault) is not None:
-                raise fault
-        base = with_attributes(state.profiles(rows)[0], terms.attributes)
-        return {name: base.attributes[name][0].as_py() for name in base.attributes.column_names}
 
     def find_audience(
         self,

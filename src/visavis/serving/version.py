@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from visavis.catalog import Catalog
+from visavis.catalog.wording import placeholders
 from visavis.eligibility import with_spare
 from visavis.engine import Engine
 from visavis.engine.matches import reason_order
@@ -183,6 +184,12 @@ class Version:
     def indicator_index(self) -> dict[str, int]:
         """The column of each indicator, by name."""
         return {name: index for index, name in enumerate(self.indicator_names)}
+
+    @cached_property
+    def placeholders(self) -> dict[int, frozenset[str]]:
+        """The attributes that messages need, by capability; those that need none are left out."""
+        needed = {index: placeholders(each) for index, each in enumerate(self.catalog.messages)}
+        return {index: names for index, names in needed.items() if names}
 
     @cached_property
     def reason_order(self) -> Int64:

@@ -10,14 +10,14 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["filled_in", "has_placeholder"]
+__all__ = ["filled_in", "placeholders"]
 
 _PART: Final = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
 
 
-def has_placeholder(template: str) -> bool:
-    """Whether a message needs attributes."""
-    return any(part[1] is not None for part in _PART.finditer(template))
+def placeholders(template: str) -> frozenset[str]:
+    """The attributes that a message needs."""
+    return frozenset(part[1] for part in _PART.finditer(template) if part[1] is not None)
 
 
 def filled_in(template: str, attributes: Mapping[str, object]) -> str:

@@ -1,0 +1,215 @@
+"""`Line`: so much at a time; what waits is bounded by the time it would wait, the rest is shed.
+
+::
+
+    offer ─► slot free? ─yes─► begins at once
+                 │no
+                 ▼
+             expected wait = work ahead ÷ measured speed
+                 │
+                 ├─ above the bound ─► shed: RESOURCE_EXHAUSTED, with when to come back
+                 └─ below ─► waits, first come first served ─► begins, unless it is late by then
+
+The bound is that of controlled delay: a burst may wait `burst_s`; a line that has not been empty
+for `_STANDING_S` is no burst but too much work, and then only `target_s` may be waited. So the
+queue is long when that evens something out, and short when it would only make everybody late.
+
+Everything here runs on the event loop; only the work itself runs in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, Protocol, TypeVar
+
+import grpc
+
+from visavis.gateway.errors import RefusedError
+
+__all__ = ["Line", "Task", "expire", "overloaded"]
+
+#: How long a line must have had somebody waiting to count as standing.
+_STANDING_S: Final = 0.1
+
+#: A piece of work is never taken to need less: handing it over costs that much.
+_PIECE_S: Final = 1e-4
+
+#: What one measurement weighs in the mean speed.
+_WEIGHT: Final = 0.1
+
+_RETRY_MIN_S: Final = 0.05
+_RETRY_MAX_S: Final = 5.0
+
+T = TypeVar("T")
+
+
+class Task(Protocol):
+    """What waits in a line.
+
+    Attributes
+    ----------
+    amount : int
+        Pairs of customer and capability, or whatever else the line counts.
+    offered_at : float
+        By `time.monotonic`; set by the line.
+    """
+
+    amount: int
+    offered_at: float
+
+    def begin(self, waited_s: float) -> Callable[[], Any] | None:
+        """What a thread shall do; None: nothing any more."""
+
+    def end(self, result: Any, error: BaseException | None) -> None:
+        """Called on the event loop when the thread is through."""
+
+
+class Line:
+    """Work that waits for threads of its own.
+
+    Parameters
+    ----------
+    name : str
+        For threads and metrics.
+    slots : int
+        Pieces of work at a time.
+    target_s, burst_s : float
+        How long may be waited in a standing line, and in one that was empty just now.
+    """
+
+    def __init__(self, name: str, slots: int, *, target_s: float, burst_s: float) -> None:
+        self.name = name
+        self._slots = slots
+        self._free = slots
+        self._target_s = target_s
+        self._burst_s = burst_s
+        self._pool = ThreadPoolExecutor(slots, thread_name_prefix=f"visavis-{name}")
+        self._waiting: deque[Task] = deque()
+        self._ahead = 0.0
+        self._was_empty_at = time.monotonic()
+        #: Seconds that a thread needs for one unit of work; None before the first.
+        self._seconds_of_one: float | None = None
+
+    def close(self) -> None:
+        """Wait for the threads."""
+        self._pool.shutdown(cancel_futures=True)
+
+    @property
+    def is_standing(self) -> bool:
+        """Whether more comes in than is worked off."""
+        return bool(self._waiting) and time.monotonic() - self._was_empty_at >= _STANDING_S
+
+    @property
+    def has_room(self) -> bool:
+        """Whether what is offered now would begin at once."""
+        return self._free > 0 and not self._waiting
+
+    def expected_wait_s(self) -> float:
+        """How long what is offered now would wait."""
+        if self.has_room or self._seconds_of_one is None:
+            return 0.0
+        seconds = self._ahead * self._seconds_of_one + len(self._waiting) * _PIECE_S
+        return seconds / self._slots
+
+    def check(self) -> None:
+        """Shed what would wait too long.
+
+        Raises
+        ------
+        RefusedError
+        """
+        wait_s = self.expected_wait_s()
+        if wait_s > (self._target_s if self.is_standing else self._burst_s):
+            raise overloaded(wait_s)
+
+    def offer(self, task: Task) -> None:
+        """Begin it, or let it wait.
+
+        Raises
+        ------
+        RefusedError
+            If it would wait too long.
+        """
+        task.offered_at = time.monotonic()
+        if self.has_room:
+            self._was_empty_at = task.offered_at
+            self._start(task)
+            return
+        self.check()
+        if not self._waiting:
+            self._was_empty_at = task.offered_at
+        self._waiting.append(task)
+        self._ahead += task.amount
+
+    def grow(self, task: Task, amount: int) -> None:
+        """Add to a task that waits.
+
+        Raises
+        ------
+        RefusedError
+            If the line is too long already.
+        """
+        self.check()
+        task.amount += amount
+        self._ahead += amount
+
+    def _start(self, task: Task) -> bool:
+        now = time.monotonic()
+        work = task.begin(now - task.offered_at)
+        if work is None:
+            return False
+        self._free -= 1
+        loop = asyncio.get_running_loop()
+
+        def worked() -> None:
+            began = time.perf_counter()
+            result, error = None, None
+            try:
+                result = work()
+            except BaseException as raised:
+                error = raised
+            seconds = time.perf_counter() - began
+            loop.call_soon_threadsafe(self._ended, task, result, error, seconds)
+
+        self._pool.submit(worked)
+        return True
+
+    def _ended(self, task: Task, result: Any, error: BaseException | None, seconds: float) -> None:
+        self._free += 1
+        if error is None and task.amount > 0:
+            of_one = seconds / task.amount
+            known = self._seconds_of_one
+            self._seconds_of_one = of_one if known is None else known + _WEIGHT * (of_one - known)
+        # The next one first: a thread that is free costs more than an answer that waits.
+        while self._free and self._waiting:
+            following = self._waiting.popleft()
+            self._ahead -= following.amount
+            self._start(following)
+        if not self._waiting:
+            self._was_empty_at = time.monotonic()
+            self._ahead = 0.0
+        task.end(result, error)
+
+
+def overloaded(wait_s: float) -> RefusedError:
+    """What is shed is told so, and when to come back."""
+    return RefusedError(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "OVERLOADED",
+        "there is more to do than can be done in time",
+        retry_s=min(max(2 * wait_s, _RETRY_MIN_S), _RETRY_MAX_S),
+    )
+
+
+def expire(answer: asyncio.Future[Any]) -> None:
+    """End what has not been answered by its deadline."""
+    if not answer.done():
+        answer.set_exception(
+            RefusedError(
+                grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_PASSED", "the deadline has passed"
+            )
+        )
