@@ -352,6 +352,8 @@ def test_a_progress_bar_that_fails_stops_the_work(monkeypatch: pytest.MonkeyPatc
         begun.append(block)
         if len(begun) > 1:
             gate.wait(timeout=20)
+            # A thread takes less for all the others than a busy machine to get to the failure.
+            time.sleep(0.005)
 
     def progress(done: int, _: int) -> None:
         if done:
@@ -384,7 +386,9 @@ def test_the_answers_name_their_engine() -> None:
         visavis.explain(world.base, world.catalog, world.policy, "a", "t9")
 
 
-def test_adjustments_of_pairs_are_found_wherever_they_stand() -> None:
+def test_adjustments_of_pairs_are_found_wherever_they_stand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     rng = np.random.default_rng(3)
     present = rng.random((9, 7)) < 0.4
     present[[0, 4]] = False
@@ -395,8 +399,15 @@ def test_adjustments_of_pairs_are_found_wherever_they_stand() -> None:
     wanted = np.zeros(present.shape)
     wanted[present] = values
     i, j = (index.ravel() for index in np.indices(present.shape))
-    found = blocks.adjustments_of(history, i.astype(np.int64), j.astype(np.int32))
-    np.testing.assert_array_equal(found, wanted[i, j])
+    for entries_of_a_pair in (0, 64):
+        monkeypatch.setattr(blocks, "_ENTRIES_OF_A_PAIR", entries_of_a_pair)
+        found = blocks.adjustments_of(history, i.astype(np.int64), j.astype(np.int32))
+        np.testing.assert_array_equal(found, wanted[i, j])
+        view = blocks.history_of(history, np.array([3, 4, 5, 6]))
+        found = blocks.adjustments_of(
+            view, np.array([0, 3, 1, 2]), np.array([2, 3, 4, 5], np.int32)
+        )
+        np.testing.assert_array_equal(found, wanted[[3, 6, 4, 5], [2, 3, 4, 5]])
     for rows in ([], [0], [8], [1, 2, 3], [3, 1], [5, 5, 0, 5], list(range(9)), [0, 4, 8]):
         part = blocks.history_of(history, np.array(rows, np.int64))
         dense = reference.history_matrix(part, len(rows), 7)
