@@ -217,7 +217,7 @@ def test_single_customers_together_are_answered_as_alone(world: World) -> None:
     rng = random.Random(5)
     contexts = [
         None,
-        context_pb2.RequestContext(available_channels=context_pb2.Names(names=["shop"])),
+        context_pb2.RequestContext(available_channels=context_pb2.NameSet(names=["shop"])),
         context_pb2.RequestContext(indicator_overrides={"spend": 2.5}),
     ]
     asked = [
