@@ -88,7 +88,9 @@ def test_a_burst_may_wait_and_a_standing_line_may_not(monkeypatch: pytest.Monkey
         assert line.expected_wait_s() == 0.0
         first.go.set()
         await first.ended.wait()
-        monkeypatch.setattr(line, "_seconds_of_one", 0.001)
+        monkeypatch.setattr(line, "_seconds", 0.001)
+        monkeypatch.setattr(line, "_amount", 1.0)
+        monkeypatch.setattr(admission, "_WEIGHT", 0.0)
         running, waiting = Held(amount=100), [Held(amount=200) for _ in range(6)]
         line.offer(running)
         for task in waiting[:5]:

@@ -38,7 +38,7 @@ _STANDING_S: Final = 0.1
 #: A piece of work is never taken to need less: handing it over costs that much.
 _PIECE_S: Final = 1e-4
 
-#: What one measurement weighs in the mean speed.
+#: What one piece weighs in the mean speed.
 _WEIGHT: Final = 0.1
 
 _RETRY_MIN_S: Final = 0.05
@@ -91,8 +91,10 @@ class Line:
         self._waiting: deque[Task] = deque()
         self._ahead = 0.0
         self._was_empty_at = time.monotonic()
-        #: Seconds that a thread needs for one unit of work; None before the first.
-        self._seconds_of_one: float | None = None
+        #: Seconds in threads and the work done in them, both fading; equally, so that large pieces,
+        #: of which a long line consists, tell more about it than single customers before it.
+        self._seconds = 0.0
+        self._amount = 0.0
 
     def close(self) -> None:
         """Wait for the threads."""
@@ -110,10 +112,10 @@ class Line:
 
     def expected_wait_s(self) -> float:
         """How long what is offered now would wait."""
-        if self.has_room or self._seconds_of_one is None:
+        if self.has_room:
             return 0.0
-        seconds = self._ahead * self._seconds_of_one + len(self._waiting) * _PIECE_S
-        return seconds / self._slots
+        of_one = self._seconds / self._amount if self._amount else 0.0
+        return (self._ahead * of_one + len(self._waiting) * _PIECE_S) / self._slots
 
     def check(self) -> None:
         """Shed what would wait too long.
@@ -181,9 +183,8 @@ class Line:
     def _ended(self, task: Task, result: Any, error: BaseException | None, seconds: float) -> None:
         self._free += 1
         if error is None and task.amount > 0:
-            of_one = seconds / task.amount
-            known = self._seconds_of_one
-            self._seconds_of_one = of_one if known is None else known + _WEIGHT * (of_one - known)
+            self._seconds += _WEIGHT * (seconds - self._seconds)
+            self._amount += _WEIGHT * (task.amount - self._amount)
         # The next one first: a thread that is free costs more than an answer that waits.
         while self._free and self._waiting:
             following = self._waiting.popleft()

@@ -35,8 +35,8 @@ Queue = Literal["match", "batch", "audience", "change"]
 
 #: How long may be waited for a thread: while more comes in than is worked off, and in a burst.
 _WAITS_S: Final[dict[Queue, tuple[float, float]]] = {
-    "match": (0.005, 0.1),
-    "batch": (0.02, 0.25),
+    "match": (0.005, 1.0),
+    "batch": (0.02, 1.0),
     "audience": (1.0, 5.0),
     "change": (0.25, 5.0),
 }

@@ -240,6 +240,9 @@ def _options() -> list[tuple[str, int]]:
         ("grpc.max_metadata_size", METADATA_BYTES_MAX),
         ("grpc.absolute_max_metadata_size", METADATA_BYTES_MAX),
         ("grpc.max_concurrent_streams", _STREAMS_MAX),
+        # A client at the limit opens a stream when it has seen another end, which the server may
+        # not have put away yet: gRPC would refuse the call of a client that did nothing wrong.
+        ("grpc.http.overload_protection", 0),
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
         ("grpc.max_connection_idle_ms", _IDLE_MS),
         ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
