@@ -54,6 +54,12 @@ class Held:
         self.ended.set()
 
 
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that waits is enough to speak of a line."""
+    monkeypatch.setattr(admission, "_FEW", 1)
+
+
 def a_line(**more: Any) -> Line:
     return Line("test", **{"slots": 1, "target_s": 0.01, "burst_s": 1.0, **more})
 
@@ -219,7 +225,7 @@ def test_single_customers_together_are_answered_as_alone(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Nobody is shed, however slow the machine is.
-    monkeypatch.setattr(admission, "_STANDING_S", 60.0)
+    monkeypatch.setattr(admission, "_FEW", 1_000)
     rng = random.Random(5)
     contexts = [
         None,

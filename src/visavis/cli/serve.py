@@ -7,9 +7,9 @@ import json
 import os
 import signal
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
@@ -29,10 +29,14 @@ from visavis.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from visavis.gateway.fellows import Fellows
     from visavis.gateway.server import Gateway
     from visavis.serving import Serving
 
 __all__ = ["serve"]
+
+#: How soon a worker sees that its supervisor is gone.
+_LOOK_S: Final = 1.0
 
 
 def serve(
@@ -61,8 +65,12 @@ def serve(
     reflection: Annotated[
         bool, typer.Option("--reflection", help="Tell callers which calls there are.")
     ] = False,
+    workers: Annotated[
+        int, typer.Option(min=1, max=256, help="Processes that answer at the port.")
+    ] = 1,
     metrics_address: Annotated[
-        str | None, typer.Option(help="host:port where Prometheus reads; it brings no token.")
+        str | None,
+        typer.Option(help="host:port where Prometheus reads; a port for each worker."),
     ] = None,
     access_log: Annotated[
         bool,
@@ -75,11 +83,16 @@ def serve(
     threads: Threads = None,
     variant: VariantName = None,
     as_json: AsJson = False,
+    worker: Annotated[str | None, typer.Option("--worker", hidden=True)] = None,
 ) -> None:
     """Answer over gRPC until SIGTERM or SIGINT; then drain."""
+    if workers > 1 and worker is None:
+        _supervise(address, workers, grace, as_json)
+        return
     from visavis.base import StoredBase
     from visavis.catalog import Catalog
     from visavis.gateway.audit import Audit
+    from visavis.gateway.fellows import Published
     from visavis.gateway.server import Certificates, Gateway, Settings
     from visavis.gateway.tokens import TokenFile
     from visavis.journal import Journal
@@ -90,6 +103,7 @@ def serve(
         raise InputError("--tls-cert and --tls-key go together", field="--tls-cert")
     if tls_client_ca is not None and tls_cert is None:
         raise InputError("needs --tls-cert and --tls-key", field="--tls-client-ca")
+    post = None if worker is None else _Post.of(worker)
     certificates = None
     if tls_cert is not None and tls_key is not None:
         certificates = Certificates(tls_cert, tls_key, tls_client_ca)
@@ -106,39 +120,108 @@ def serve(
             roots=root or (),
             threads=threads or len(os.sched_getaffinity(0)),
             access=Audit(sys.stdout, event="access") if access_log else None,
-            metrics_address=metrics_address,
+            metrics_address=_port_of(metrics_address, post),
         )
         with named(address="--address", metrics_address="--metrics-address"):
-            gateway = Gateway(settings, journal=opened)
+            gateway = Gateway(
+                settings, journal=opened, fellows=None if post is None else post.fellows
+            )
 
         def load() -> Serving:
+            # What was published since goes before what the command line says.
+            now = Published() if post is None else post.fellows.published
+            rules = now.policy or policy
             with named(path="--base"):
-                stored = StoredBase.open(base)
+                stored = StoredBase.open(now.base or base, version=now.base_version)
             with named("--catalog", path="--catalog"):
-                capabilities = Catalog.read(catalog)
+                capabilities = Catalog.read(now.catalog or catalog)
             with named(policy="--policy", as_of="--as-of", threads="--threads"):
-                limits = Policy() if policy is None else Policy.read(policy)
+                limits = Policy() if rules is None else Policy.read(rules)
                 return Serving.open(
                     stored,
                     capabilities,
                     limits,
                     journal=opened,
-                    as_of=as_of,
+                    as_of=now.as_of or as_of,
                     threads=threads,
                     variant=variant,
                 )
 
-        asyncio.run(_serve(gateway, load, grace, as_json))
+        if post is None:
+            asyncio.run(_serve(gateway, load, grace, as_json))
+        else:
+            asyncio.run(_serve_beside(gateway, load, grace, post))
+
+
+class _Post(NamedTuple):
+    """What a supervisor tells a worker."""
+
+    fellows: Fellows
+    ready: int
+
+    @classmethod
+    def of(cls, text: str) -> _Post:
+        from visavis.gateway.fellows import Fellows
+
+        index, ready, folder = text.split(":", 2)
+        return cls(Fellows(Path(folder), int(index)), int(ready))
+
+
+def _port_of(address: str | None, post: _Post | None) -> str | None:
+    """Where this worker's metrics are read."""
+    from visavis.gateway.limits import host_and_port
+
+    if address is None or post is None:
+        return address
+    with named(metrics_address="--metrics-address"):
+        host, port = host_and_port(address, "metrics_address")
+    return f"{host}:{port + post.fellows.index if port else 0}"
+
+
+def _supervise(address: str, count: int, grace_s: float, as_json: bool) -> None:
+    """Begin workers with the command line of this process, and keep them running."""
+    from visavis.gateway.workers import Supervisor, reserved
+
+    def ended(index: int, status: int) -> None:
+        print(f"Worker {index} ended with status {status}.", file=sys.stderr, flush=True)
+
+    def told(said: bytes) -> None:
+        _say(json.loads(said or b"{}"), as_json)
+
+    with named(address="--address"), reserved(address) as taken:
+
+        def command(index: int, folder: Path, ready: int) -> list[str]:
+            own = ["--address", taken, "--worker", f"{index}:{ready}:{folder}"]
+            return [sys.executable, "-m", "visavis.cli", *sys.argv[1:], *own]
+
+        asyncio.run(Supervisor(count, command, grace_s, ended).run(told))
+
+
+async def _serve_beside(
+    gateway: Gateway, load: Callable[[], Serving], grace_s: float, post: _Post
+) -> None:
+    """Load, then listen beside others; drain on a signal, or when the supervisor has gone."""
+    stopped, parent = _stopped(), os.getppid()
+    serving = await asyncio.to_thread(load)
+    try:
+        await gateway.open(serving)
+        await gateway.start()
+        said = json.dumps({"port": gateway.port, **serving.name._asdict()}, default=str)
+        os.write(post.ready, said.encode() + b"\n")
+        os.close(post.ready)
+        while not stopped.is_set() and os.getppid() == parent:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopped.wait(), _LOOK_S)
+    finally:
+        await gateway.drain(grace_s)
+        serving.close()
 
 
 async def _serve(
     gateway: Gateway, load: Callable[[], Serving], grace_s: float, as_json: bool
 ) -> None:
     """Listen, load, answer, and drain on a signal."""
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+    stopped = _stopped()
     await gateway.start()
     if not as_json:
         print(f"Listening at port {gateway.port}, loading …", file=sys.stderr, flush=True)
@@ -146,7 +229,7 @@ async def _serve(
     try:
         serving = await asyncio.to_thread(load)
         await gateway.open(serving)
-        _tell(gateway.port, serving, as_json)
+        _say({"port": gateway.port, **serving.name._asdict()}, as_json)
         await stopped.wait()
     finally:
         await gateway.drain(grace_s)
@@ -154,9 +237,17 @@ async def _serve(
             serving.close()
 
 
-def _tell(port: int, serving: Serving, as_json: bool) -> None:
-    """Say that it answers now, and from what."""
-    told = {"port": port, **serving.name._asdict()}
+def _stopped() -> asyncio.Event:
+    """Set by the signals that end a server."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    return stopped
+
+
+def _say(told: dict[str, object], as_json: bool) -> None:
+    """Say what is answered now, and from what."""
     if as_json:
         print(json.dumps(told, default=str), flush=True)
         return

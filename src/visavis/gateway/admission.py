@@ -38,6 +38,9 @@ _STANDING_S: Final = 0.1
 #: A piece of work is never taken to need less: handing it over costs that much.
 _PIECE_S: Final = 1e-4
 
+#: So few for each slot are never too many: what is measured of them may be a machine's hiccup.
+_FEW: Final = 4
+
 #: What one piece weighs in the mean speed.
 _WEIGHT: Final = 0.1
 
@@ -124,6 +127,8 @@ class Line:
         ------
         RefusedError
         """
+        if len(self._waiting) < _FEW * self._slots:
+            return
         wait_s = self.expected_wait_s()
         if wait_s > (self._target_s if self.is_standing else self._burst_s):
             raise overloaded(wait_s)

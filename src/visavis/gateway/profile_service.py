@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -44,11 +45,16 @@ class ProfileService(ProfileServiceServicer):
     ----------
     desk : Desk
     has_journal : bool
+    recorded : callable, optional
+        Called when something is in the journal, before it is acknowledged.
     """
 
-    def __init__(self, desk: Desk, *, has_journal: bool) -> None:
+    def __init__(
+        self, desk: Desk, *, has_journal: bool, recorded: Callable[[], None] | None = None
+    ) -> None:
         self._desk = desk
         self._has_journal = has_journal
+        self._recorded = recorded or (lambda: None)
 
     async def RecordFacts(self, request: Any, context: Any) -> Any:  # noqa: N802
         """See the contract."""
@@ -76,6 +82,7 @@ class ProfileService(ProfileServiceServicer):
             attributes=_attributes(request, serving.version),
             objections=list(request.objecting_customer_ids),
         )
+        self._recorded()
         return v1.RecordFactsResponse(
             version=version_of(serving.name),
             first_offset=appended.first_offset,
@@ -90,6 +97,7 @@ class ProfileService(ProfileServiceServicer):
         if not request.customer_id:
             raise InputError("must not be empty", field="customer_id")
         count = serving.forget(request.customer_id)
+        self._recorded()
         return v1.ForgetCustomerResponse(version=version_of(serving.name), emptied_count=count)
 
     def _check_journal(self) -> None:

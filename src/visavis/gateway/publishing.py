@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,13 +16,14 @@ from visavis.catalog import Catalog
 from visavis.errors import InputError, VisavisError
 from visavis.gateway.answers import version_of
 from visavis.gateway.errors import RefusedError
+from visavis.gateway.fellows import Published
 from visavis.gateway.profile_service import check_request_id
 from visavis.journal import Journal
 from visavis.policy import Policy
 from visavis.serving import Expected, Serving
 from visavis.v1 import catalog_service_pb2 as v1
 
-__all__ = ["Publishing"]
+__all__ = ["Publishing", "follow"]
 
 #: Requests that are answered again as before. They are kept in memory: a restart forgets them.
 _KEPT_MAX: Final = 1_000
@@ -38,9 +39,17 @@ class Publishing:
     roots : sequence of str
         Folders and URLs below which sources may lie.
     journal : Journal, optional
+    announce : callable, optional
+        Told where what is served now lies, before PublishVersion is answered.
     """
 
-    def __init__(self, roots: Sequence[str], journal: Journal | None) -> None:
+    def __init__(
+        self,
+        roots: Sequence[str],
+        journal: Journal | None,
+        announce: Callable[[Published], None] | None = None,
+    ) -> None:
+        self._announce = announce
         self._roots = [_Root(each) for each in roots]
         self._journal = journal
         self._answered: OrderedDict[str, tuple[bytes, v1.PublishVersionResponse]] = OrderedDict()
@@ -64,6 +73,8 @@ class Publishing:
                 return _repeated(known, digest)
             replaced = serving.name
             name = self._swapped(serving, request)
+            if self._announce is not None and not request.validate_only:
+                self._announce(self._located(serving, request))
             response = v1.PublishVersionResponse(
                 version=version_of(name), replaced_version=version_of(replaced)
             )
@@ -104,6 +115,17 @@ class Publishing:
         except InputError as error:
             raise _unfit(error, field) from error
 
+    def _located(self, serving: Serving, request: v1.PublishVersionRequest) -> Published:
+        """Where what was published now lies; None where something stayed."""
+        found = {
+            each: self._allowed(getattr(request, each).location, f"{each}.location")
+            for each in _SOURCES
+            if request.HasField(each)
+        }
+        served = serving.version
+        base_version = served.customers.stored.version if "base" in found else None
+        return Published(**found, base_version=base_version, as_of=served.as_of.isoformat())
+
     def _allowed(self, location: str, field: str) -> str:
         if location and "\0" not in location:
             for root in self._roots:
@@ -123,6 +145,23 @@ class Publishing:
             as_of=max(version.as_of, base.as_of),
         ) as beside:
             return beside.name
+
+
+def follow(serving: Serving, published: Published) -> None:
+    """Serve what another process has published: loaded and checked here as well.
+
+    Raises
+    ------
+    VisavisError
+        Nothing has changed then.
+    """
+    base, catalog, policy = published.base, published.catalog, published.policy
+    serving.publish(
+        base=None if base is None else StoredBase.open(base, version=published.base_version),
+        catalog=None if catalog is None else Catalog.read(catalog),
+        policy=None if policy is None else Policy.read(policy),
+        as_of=published.as_of,
+    )
 
 
 class _Root:

@@ -10,9 +10,11 @@ version is served: it is asked without a token.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -25,11 +27,12 @@ from visavis.gateway.audit import Audit
 from visavis.gateway.catalog_service import CatalogService
 from visavis.gateway.desk import DEADLINE_S, Desk
 from visavis.gateway.entrance import Entrance
+from visavis.gateway.fellows import Fellows, Forwarding, Published
 from visavis.gateway.limits import MESSAGE_BYTES_MAX, METADATA_BYTES_MAX, host_and_port
 from visavis.gateway.match_service import MatchService
 from visavis.gateway.metrics import Exposition, Meters
 from visavis.gateway.profile_service import ProfileService
-from visavis.gateway.publishing import Publishing
+from visavis.gateway.publishing import Publishing, follow
 from visavis.gateway.tokens import TokenFile
 from visavis.journal import Journal
 from visavis.serving import Serving, ServingVersion
@@ -51,6 +54,9 @@ ADDRESS: Final = "127.0.0.1:8420"
 
 #: Calls of one connection that are open at a time; the client's library keeps the others back.
 _STREAMS_MAX: Final = 256
+
+#: How long a process may need to load what another one publishes.
+_FOLLOW_S: Final = 600.0
 
 #: A socket that says nothing stays open for minutes by gRPC's default.
 _HANDSHAKE_MS: Final = 5_000
@@ -130,6 +136,8 @@ class Gateway:
     settings : Settings
     journal : Journal, optional
         The one that is served with.
+    fellows : Fellows, optional
+        Other processes that answer at the same port.
 
     Raises
     ------
@@ -137,10 +145,18 @@ class Gateway:
         If the address is none, or can be reached by others and is not guarded.
     """
 
-    def __init__(self, settings: Settings, *, journal: Journal | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        journal: Journal | None = None,
+        fellows: Fellows | None = None,
+    ) -> None:
         check_guarded(settings)
         self._settings = settings
         self._journal = journal
+        self._fellows = fellows
+        self._forwarding: Forwarding | None = None
         self._meters = Meters()
         self._meters.watch(self._served)
         self._desk = Desk(settings.threads, settings.audit, settings.deadline_s, self._meters)
@@ -163,13 +179,22 @@ class Gateway:
             self._exposition = Exposition(settings.metrics_address, self._meters)
             self.metrics_port = self._exposition.port
         entrance = Entrance(settings.tokens, settings.audit, self._meters, settings.access)
-        self._server = grpc.aio.server(interceptors=(entrance,), options=_options())
-        publishing = Publishing(settings.roots, self._journal)
+        interceptors: list[Any] = [entrance]
+        fellows, announce, recorded = self._fellows, None, None
+        if fellows is not None:
+            # Before the entrance: who calls is asked where the call is answered.
+            self._forwarding = Forwarding(fellows, self._follow)
+            interceptors.insert(0, self._forwarding)
+            announce, recorded = self._announcer(fellows), fellows.tick.change
+        self._server = grpc.aio.server(
+            interceptors=interceptors, options=_options(is_shared=fellows is not None)
+        )
+        publishing = Publishing(settings.roots, self._journal, announce)
         match_service_pb2_grpc.add_MatchServiceServicer_to_server(
             MatchService(self._desk), self._server
         )
         profile_service_pb2_grpc.add_ProfileServiceServicer_to_server(
-            ProfileService(self._desk, has_journal=has_journal), self._server
+            ProfileService(self._desk, has_journal=has_journal, recorded=recorded), self._server
         )
         catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(
             CatalogService(self._desk, publishing, has_journal=has_journal), self._server
@@ -178,12 +203,17 @@ class Gateway:
             job_service_pb2_grpc.JobServiceServicer(), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        await self._tell(health_pb2.HealthCheckResponse.NOT_SERVING)
+        if not self._desk.is_open:
+            await self._tell(health_pb2.HealthCheckResponse.NOT_SERVING)
         if settings.has_reflection:
             names = (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
         self.port = self._listen()
+        if fellows is not None:
+            self._server.add_insecure_port(fellows.address)
         await self._server.start()
+        if fellows is not None and fellows.leads:
+            fellows.lead()
 
     def _listen(self) -> int:
         settings, port = self._settings, 0
@@ -200,7 +230,9 @@ class Gateway:
         return port
 
     async def open(self, serving: Serving) -> None:
-        """Answer from now on."""
+        """Answer from now on; or, before `start`, as soon as it listens."""
+        if self._fellows is not None:
+            serving.follow(self._fellows.tick)
         self._desk.open(serving)
         await self._tell(health_pb2.HealthCheckResponse.SERVING)
 
@@ -216,9 +248,31 @@ class Gateway:
         # Streams live long: their next frames are told to come again, elsewhere.
         self._desk.drain()
         await self._server.stop(grace_s)
+        if self._forwarding is not None:
+            await self._forwarding.close()
         self._desk.close()
         if self._exposition is not None:
             self._exposition.close()
+
+    def _announcer(self, fellows: Fellows) -> Callable[[Published], None]:
+        """What has the other processes serve what was published; called in a thread."""
+        loop = asyncio.get_running_loop()
+
+        def announce(published: Published) -> None:
+            before = fellows.published
+            known = {name: value for name, value in asdict(published).items() if value is not None}
+            fellows.publish(replace(before, **known))
+            told = fellows.tell(published, timeout_s=_FOLLOW_S)
+            asyncio.run_coroutine_threadsafe(told, loop).result()
+
+        return announce
+
+    async def _follow(self, published: Published) -> None:
+        """Serve what the leader published."""
+        serving = self._desk.serving
+        await self._desk.run(
+            partial(follow, serving, published), remaining_s=_FOLLOW_S, queue="change"
+        )
 
     def _served(self) -> tuple[ServingVersion, int] | None:
         """What is served, and how far the journal is beyond it."""
@@ -233,7 +287,7 @@ class Gateway:
             await self._health.set(service, status)
 
 
-def _options() -> list[tuple[str, int]]:
+def _options(*, is_shared: bool) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
@@ -247,8 +301,8 @@ def _options() -> list[tuple[str, int]]:
         ("grpc.max_connection_idle_ms", _IDLE_MS),
         ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
-        # Two servers on one port would answer by turns, from two journals.
-        ("grpc.so_reuseport", 0),
+        # Two servers that know nothing of each other would answer by turns, from two journals.
+        ("grpc.so_reuseport", int(is_shared)),
     ]
 
 

@@ -83,6 +83,8 @@ class Serving:
         self._recording = threading.RLock()
         self._publishing = threading.Lock()
         self._looked_at = time.monotonic()
+        self._pulse: Callable[[], int] = int
+        self._pulsed = 0
         self._is_closed = False
 
     @classmethod
@@ -418,6 +420,17 @@ class Serving:
                 self._catch_up(self._journal)
         return self._state.name
 
+    def follow(self, pulse: Callable[[], int]) -> None:
+        """Look at the journal before every request for which `pulse` is another number.
+
+        Parameters
+        ----------
+        pulse : callable
+            Tells of other processes that record. Without one, what they recorded is seen within
+            `LOOK_S`.
+        """
+        self._pulse = pulse
+
     def publish(
         self,
         *,
@@ -476,16 +489,20 @@ class Serving:
         """The state, after a look at the journal if the last one was long ago."""
         if self._is_closed:
             raise InputError("has been closed", field="serving")
-        journal = self._journal
+        journal, pulse = self._journal, self._pulse()
+        is_behind = pulse != self._pulsed
         if (
             journal is not None
-            and time.monotonic() - self._looked_at >= LOOK_S
+            and (is_behind or time.monotonic() - self._looked_at >= LOOK_S)
             # Somebody else is at it: what was recorded before this request is in place already,
-            # unless another process did it just now.
-            and self._recording.acquire(blocking=False)
+            # unless another process did it just now; of that the pulse tells.
+            and self._recording.acquire(blocking=is_behind)
         ):
             try:
+                if is_behind and pulse == self._pulsed:
+                    return self._state
                 self._catch_up(journal)
+                self._pulsed = pulse
             finally:
                 self._recording.release()
         return self._state
