@@ -1,4 +1,6 @@
-"""Load on a gRPC server from a process of its own: `python bench/gateway_load.py PLAN`.
+"""Load on a gRPC server from a process of its own: `python bench/gateway_load.py`.
+
+Reads plans from standard input, a line of JSON each, and carries one out after the other.
 
 Open-loop with a rate: calls begin at arrival times of a seeded Poisson process whether or not
 earlier ones have been answered, and latency counts from the *intended* time, so that a call which
@@ -6,8 +8,8 @@ this process sent late, or which a connection kept back, has waited. How late it
 beside it. Closed-loop with a concurrency: so many callers, each with one call open.
 
 Requests are serialised before the clock starts and answers are not looked into, so that the
-generator spends little more than grpc itself. Lines of JSON on standard output: ``begin`` and
-``end`` of what is counted, then ``done`` with what was counted.
+generator spends little more than grpc itself. Lines of JSON on standard output for each plan:
+``begin`` and ``end`` of the counted time, then ``done`` with what was counted.
 """
 
 from __future__ import annotations
@@ -81,7 +83,7 @@ class Plan:
     seed: int = 0
 
     def text(self) -> str:
-        """For the command line."""
+        """A line, without its end."""
         return json.dumps(asdict(self))
 
 
@@ -220,7 +222,7 @@ def say(event: str, **more: Any) -> None:
     print(json.dumps({"event": event, **more}), flush=True)
 
 
-async def main(plan: Plan) -> None:
+async def carry_out(plan: Plan) -> None:
     """Connect, then run."""
     options = [
         # Channels to one address would share a connection.
@@ -235,18 +237,24 @@ async def main(plan: Plan) -> None:
         generator = Generator(plan, [each.unary_unary(plan.path) for each in channels])
         gc.collect()
         gc.freeze()
-        counted = await generator.run()
-        say("done", **counted)
+        say("done", **await generator.run())
     finally:
         for each in channels:
             await each.close()
 
 
-def _loop() -> asyncio.AbstractEventLoop:
-    # The default waits in whole milliseconds, as epoll does; select knows microseconds.
+async def main() -> None:
+    """Until no more plans come."""
+    loop = asyncio.get_running_loop()
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        await carry_out(Plan(**json.loads(line)))
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """The default waits in whole milliseconds, as epoll does; select knows microseconds."""
     return asyncio.SelectorEventLoop(selectors.SelectSelector())
 
 
 if __name__ == "__main__":
-    with asyncio.Runner(loop_factory=_loop) as runner:
-        runner.run(main(Plan(**json.loads(sys.argv[1]))))
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())

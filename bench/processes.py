@@ -36,13 +36,13 @@ def processor_s(pid: int) -> float:
     return sum(each.user + each.system for each in times)
 
 
-def held_mb(pid: int) -> float:
-    """Anonymous and shared memory of a process and what it started, without mapped files."""
-    return sum(memory_of(each.pid).get("RssAnon", 0.0) for each in family(pid))
+def held_mb(pids: list[int]) -> float:
+    """Anonymous and shared memory of some processes, without mapped files."""
+    return sum(memory_of(pid).get("RssAnon", 0.0) for pid in pids)
 
 
 class Watch:
-    """The most that a process and its children hold, looked at again and again.
+    """The most that a process and its children of now hold, looked at again and again.
 
     Parameters
     ----------
@@ -50,14 +50,15 @@ class Watch:
     """
 
     def __init__(self, pid: int) -> None:
-        self._pid = pid
+        # Looking for children reads every process of the machine.
+        self._pids = [each.pid for each in family(pid)]
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look)
-        self.begin_mb = self.most_mb = held_mb(pid)
+        self.begin_mb = self.most_mb = held_mb(self._pids)
 
     def _look(self) -> None:
         while not self._over.wait(SAMPLE_S):
-            self.most_mb = max(self.most_mb, held_mb(self._pid))
+            self.most_mb = max(self.most_mb, held_mb(self._pids))
 
     def __enter__(self) -> Self:
         self._thread.start()
