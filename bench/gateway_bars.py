@@ -93,9 +93,10 @@ def draw(loads: list[Load], capacity: float, title: str) -> str:
         2, 1, figsize=(8, 6), sharex=True, layout="constrained", height_ratios=[3, 2]
     )
     for percentile, colour in (("50", "#1b6ca8"), ("99", "#c8553d")):
-        latency = [load.at(percentile) for load in loads]
+        latency = [load.latency_ms.get(percentile, float("nan")) for load in loads]
         above.plot(offered, latency, marker="o", color=colour, label=f"p{percentile}")
     above.set_yscale("log")
+    above.yaxis.set_major_formatter("{x:g}")
     above.set_ylabel("ms from the intended time to OK")
     below.plot(offered, [load.goodput for load in loads], marker="o", color="#3a7d44")
     below.plot(offered, offered, color="#999999", linestyle=":", label="all that is offered")
