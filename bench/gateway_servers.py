@@ -11,7 +11,9 @@ import shlex
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -228,6 +230,8 @@ def _started(command: list[object], log: Path) -> Iterator[Server]:
         try:
             first = next(_lines(process.stdout), "")
             assert first, f"the server did not start:\n{log.read_text()[-2_000:]}"
+            # What it says beyond, an access log for one, must not fill the pipe.
+            threading.Thread(target=deque, args=(process.stdout, 0), daemon=True).start()
             yield Server(process.pid, json.loads(first)["port"], time.monotonic() - began)
         finally:
             process.terminate()
