@@ -5,7 +5,8 @@ Reads plans from standard input, a line of JSON each, and carries one out after 
 Open-loop with a rate: calls begin at arrival times of a seeded Poisson process whether or not
 earlier ones have been answered, and latency counts from the *intended* time, so that a call which
 this process sent late, or which a connection kept back, has waited. How late it was itself is told
-beside it. Closed-loop with a concurrency: so many callers, each with one call open.
+beside it. Closed-loop with a concurrency: so many callers, each with one call open; one who is told
+to come again later does so.
 
 Requests are serialised before the clock starts and answers are not looked into, so that the
 generator spends little more than grpc itself. Lines of JSON on standard output for each plan:
@@ -27,6 +28,8 @@ from typing import Any
 
 import grpc
 import numpy as np
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
 from hdrh.histogram import HdrHistogram
 
 from full_base import customer_id
@@ -36,9 +39,12 @@ ECHO = "/bench.Echo/Echo"
 ONE = "/visavis.v1.MatchService/MatchCustomer"
 MANY = "/visavis.v1.MatchService/MatchCustomers"
 
+STATUS_DETAILS = "grpc-status-details-bin"
+
 #: Longest latency that a histogram tells apart, and how well.
 LONGEST_US = 120_000_000
 DIGITS = 3
+DETAILS_MAX = 200
 PERCENTILES = (50, 90, 99, 99.9, 100)
 
 
@@ -107,6 +113,7 @@ class Generator:
         self._began = self._ended = 0.0
         self._answered: Counter[str] = Counter()
         self._in_window: Counter[str] = Counter()
+        self._details: dict[str, str] = {}
         self._latency = HdrHistogram(1, LONGEST_US, DIGITS)
         self._lag = HdrHistogram(1, LONGEST_US, DIGITS)
         self._response_bytes = 0
@@ -141,7 +148,7 @@ class Generator:
         lasting = plan.settle_s + plan.seconds
         # A Poisson process: so many arrivals, each anywhere.
         arrivals = start + np.sort(rng.uniform(0, lasting, rng.poisson(plan.rate * lasting)))
-        open_calls: set[asyncio.Task[None]] = set()
+        open_calls: set[asyncio.Task[float]] = set()
         for number, intended in enumerate(arrivals.tolist()):
             left = intended - time.perf_counter()
             # Also where it is late, so that answers are not kept waiting by what is sent.
@@ -156,26 +163,31 @@ class Generator:
     async def _caller(self, number: int) -> None:
         turn = number
         while (now := time.perf_counter()) < self._ended:
-            await self._call(turn, now)
+            await asyncio.sleep(await self._call(turn, now))
             turn += self._plan.concurrency
 
-    async def _call(self, number: int, intended: float) -> None:
+    async def _call(self, number: int, intended: float) -> float:
+        """One call; seconds to wait before another, as the server asks."""
         request = self._requests[number % len(self._requests)]
         call = self._calls[number % len(self._calls)]
+        retry_s = 0.0
         try:
             response = await call(request, timeout=self._plan.deadline_s)
             code = "OK"
         except grpc.aio.AioRpcError as error:
             response, code = b"", error.code().name
+            if not self._plan.rate:
+                retry_s = retry_s_of(error)
+            self._details.setdefault(code, (error.details() or "")[:DETAILS_MAX])
         now = time.perf_counter()
         if self._began <= now < self._ended:
             self._in_window[code] += 1
-        if not self._began <= intended < self._ended:
-            return
-        self._answered[code] += 1
-        if code == "OK":
-            self._record(self._latency, now - intended)
-            self._response_bytes += len(response)
+        if self._began <= intended < self._ended:
+            self._answered[code] += 1
+            if code == "OK":
+                self._record(self._latency, now - intended)
+                self._response_bytes += len(response)
+        return retry_s
 
     @staticmethod
     def _record(histogram: HdrHistogram, seconds: float) -> None:
@@ -186,12 +198,24 @@ class Generator:
         return {
             "codes": dict(self._answered),
             "in_window": dict(self._in_window),
+            "details": self._details,
             "latency_ms": milliseconds(self._latency),
             "lag_ms": milliseconds(self._lag),
             "request_bytes": float(np.mean([len(each) for each in self._requests])),
             "response_bytes": self._response_bytes / answered if answered else 0.0,
             "generator_s": self._processor_s,
         }
+
+
+def retry_s_of(error: grpc.aio.AioRpcError) -> float:
+    """What RetryInfo says; 0 where there is none."""
+    for key, value in error.trailing_metadata() or ():
+        if key == STATUS_DETAILS:
+            for detail in Status.FromString(value).details:
+                info = RetryInfo()
+                if detail.Unpack(info):
+                    return info.retry_delay.ToTimedelta().total_seconds()
+    return 0.0
 
 
 def milliseconds(histogram: HdrHistogram) -> dict[str, float]:

@@ -26,6 +26,8 @@ from gateway_load import Plan
 from processes import Watch, processor_s
 
 HERE = Path(__file__).parent
+#: How calls end under more load than there is room for; others say why.
+EXPECTED = frozenset({"RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"})
 
 
 class Server(NamedTuple):
@@ -52,6 +54,8 @@ class Load:
     plan : Plan
     codes, in_window : dict of str to int
         Of calls that were to begin, and of calls that ended, within the counted time.
+    details : dict of str to str
+        By code, what the first call said that ended so.
     latency_ms, lag_ms : dict of str to float
         By percentile: from the intended time to OK, and how late this side sent.
     request_bytes, response_bytes : float
@@ -65,6 +69,7 @@ class Load:
     plan: Plan
     codes: dict[str, int]
     in_window: dict[str, int]
+    details: dict[str, str]
     latency_ms: dict[str, float]
     lag_ms: dict[str, float]
     request_bytes: float
@@ -106,8 +111,13 @@ class Load:
             f"{asked}, {self.goodput:,.0f}/s OK, p50 {self.at('50'):.2f} ms, p99"
             f" {self.at('99'):.2f} ms, server {self.server_us:,.0f} µs a call, generator"
             f" {self.generator_s / self.plan.seconds:.0%} of a processor{late}, memory"
-            f" {self.begin_mb:,.0f} to {self.most_mb:,.0f} MB ({self.told_codes})"
+            f" {self.begin_mb:,.0f} to {self.most_mb:,.0f} MB ({self.told_codes}){self._unexpected}"
         )
+
+    @property
+    def _unexpected(self) -> str:
+        said = [(code, text) for code, text in self.details.items() if code not in EXPECTED]
+        return "".join(f"; {code}: {text!r}" for code, text in said)
 
     @property
     def told_codes(self) -> str:

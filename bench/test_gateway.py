@@ -149,8 +149,8 @@ def search(capsys, load: Generator, server: Server, plan: Plan) -> Load:
             continue
         if best is None or found.goodput > GAIN * best.goodput:
             best = found
-        elif concurrency >= 4 * best.plan.concurrency:
-            # Two levels without gain: one may be noise.
+        elif concurrency >= 8 * best.plan.concurrency:
+            # Three levels without gain: one may be noise.
             break
         concurrency *= 2
     assert best is not None

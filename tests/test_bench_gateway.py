@@ -14,6 +14,9 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
 
 ROOT = Path(__file__).parent.parent
 BENCH = ROOT / "bench"
@@ -131,6 +134,22 @@ def test_what_is_refused_is_counted_by_code_and_has_no_latency(load: ModuleType)
     found = counted(load, refusing, rate=400, seconds=0.3, settle_s=0.0)
     assert set(found["codes"]) == {"OK", "RESOURCE_EXHAUSTED"}
     assert found["codes"]["RESOURCE_EXHAUSTED"] - found["codes"]["OK"] in {0, 1}
+
+
+def test_callers_come_again_when_they_are_told_to(load: ModuleType) -> None:
+    status = Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
+    status.details.add().Pack(RetryInfo(retry_delay=Duration(nanos=200_000_000)))
+    trailing = grpc.aio.Metadata((load.STATUS_DETAILS, status.SerializeToString()))
+
+    async def shedding(request: bytes, timeout: float) -> bytes:
+        raise grpc.aio.AioRpcError(
+            grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.aio.Metadata(), trailing, "too much"
+        )
+
+    found = counted(load, shedding, concurrency=2, seconds=0.5, settle_s=0.0)
+    # At 0, 0.2 and 0.4 s at the earliest.
+    assert 1 <= found["codes"]["RESOURCE_EXHAUSTED"] <= 2 * 3
+    assert found["details"] == {"RESOURCE_EXHAUSTED": "too much"}
 
 
 def test_the_same_seed_asks_for_the_same(load: ModuleType) -> None:
