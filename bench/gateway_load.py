@@ -251,7 +251,6 @@ async def carry_out(plan: Plan) -> None:
     options = [
         # Channels to one address would share a connection.
         ("grpc.use_local_subchannel_pool", 1),
-        ("grpc.enable_retries", 0),
         ("grpc.max_receive_message_length", -1),
     ]
     address = f"127.0.0.1:{plan.port}"
@@ -259,6 +258,7 @@ async def carry_out(plan: Plan) -> None:
     try:
         await asyncio.gather(*(each.channel_ready() for each in channels))
         generator = Generator(plan, [each.unary_unary(plan.path) for each in channels])
+        gc.unfreeze()
         gc.collect()
         gc.freeze()
         say("done", **await generator.run())

@@ -35,6 +35,7 @@ from gateway_bars import Bar, draw, overload_bars
 from gateway_load import ECHO, MANY, ONE, Plan
 from gateway_servers import HERE, Generator, Load, Server, echo, gateway, generator, milvus_lite
 from kernel_worlds import THREADS, say
+from processes import processor_s
 from visavis import kernel
 from visavis.base import StoredBase
 from visavis.catalog import Catalog
@@ -295,13 +296,18 @@ def test_gateway_results(benchmark, capsys, server, seen):
         told = [subprocess.run(command, check=True, capture_output=True) for _ in range(ROUNDS)]
         return [json.loads(each.stdout) for each in told]
 
+    before = processor_s(server.pid)
     reads = once(benchmark, read)
+    seconds = sum(each["seconds"] for each in reads)
+    served = (processor_s(server.pid) - before) / seconds
+    asked = sum(each["processor_s"] for each in reads) / seconds
     rates = [each["bytes"] / each["seconds"] / 1e9 for each in reads]
     say(
         capsys,
         f"ReadResults of {job.opportunity_count:,} opportunities, {reads[0]['bytes'] / 1e6:,.0f} MB"
         f" in {reads[0]['frames']:,} frames: {np.median(rates):.2f} GB/s (median of {ROUNDS};"
-        f" {min(rates):.2f} to {max(rates):.2f})",
+        f" {min(rates):.2f} to {max(rates):.2f}), of a processor the server {served:.0%} and the"
+        f" reader {asked:.0%}",
     )
     seen.append((bars.RESULTS, float(np.median(rates))))
     assert job.opportunity_count > 0
