@@ -54,11 +54,14 @@ BATCH = min(1_000, CUSTOMERS)
 OVERLOAD_BATCHES = (100, BATCH)
 K = 10
 #: Shares of capacity, for the picture.
-SHARES = (0.1, 0.25, 0.5, 0.65, 0.8, 0.9, 1.0, 1.1, 1.3)
+SHARES = [
+    float(each)
+    for each in os.environ.get("BENCH_SHARES", "0.1 0.25 0.5 0.65 0.8 0.9 1 1.1 1.3").split()
+]
 #: Beyond capacity a caller gives up after this; below it, nobody should have to.
 PATIENCE_S = 2.0
 #: Expected of an open-loop load: fewer say nothing, and a small one might have none.
-CALLS_MIN = 20
+CALLS_MIN = 10
 #: A capacity is found once a doubling of callers brings less than this.
 GAIN = 1.02
 #: Where no call ends in a look that short, it is made longer, up to this.

@@ -27,7 +27,8 @@ pytestmark = pytest.mark.skipif(not BENCH.exists(), reason="needs the source tre
 SMALL = {
     "BENCH_CUSTOMERS": "300",
     "BENCH_CAPABILITIES": "40",
-    "BENCH_SECONDS": "0.2",
+    "BENCH_SECONDS": "0.1",
+    "BENCH_SHARES": "0.5 1.3",
     "BENCH_ROUNDS": "1",
     "BENCH_CONCURRENCY": "1",
 }
