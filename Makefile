@@ -98,7 +98,7 @@ format: $(VENV)/.test ## let ruff format and fix what it can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.core $(VENV)/.test ## time the match beside the campaign loop
+bench: $(VENV)/.core $(VENV)/.test $(VENV)/.bench ## time the match beside the campaign loop
 	@$(BIN)/python -m pytest bench --benchmark-only --benchmark-disable-gc $(BENCH_ARGS)
 
 build: $(VENV)/.core ## rebuild the extension in place, only what changed
@@ -138,6 +138,11 @@ $(VENV)/.core: $(VENV)/.python $(CORE)
 $(VENV)/.demo: $(VENV)/.core
 	@echo "installing what the demo needs"
 	@$(REQUIREMENTS) demo > $(VENV)/demo.txt && $(PIP) --requirement $(VENV)/demo.txt
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.core
+	@echo "installing what the benchmarks need"
+	@$(REQUIREMENTS) bench > $(VENV)/bench.txt && $(PIP) --requirement $(VENV)/bench.txt
 	@touch $@
 
 $(VENV)/.fuzz: $(VENV)/.core

@@ -18,18 +18,16 @@ import json
 import os
 import pstats
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
+from full_base import AS_OF, INDICATORS, POLICY, VISAVIS, write_catalog, write_profiles
+from processes import memory_of
 from visavis.base import StoredBase
 from visavis.catalog import Catalog
 from visavis.policy import Policy
@@ -39,13 +37,8 @@ CUSTOMERS = int(os.environ.get("BENCH_CUSTOMERS", "1_000_000"))
 CAPABILITIES = int(os.environ.get("BENCH_CAPABILITIES", "10_240"))
 #: So many capabilities make the work on Ray last: beyond a minute on two cores.
 RAY_CAPABILITIES = int(os.environ.get("BENCH_RAY_CAPABILITIES", "163_840"))
-INDICATORS = 128
-AS_OF = "2026-01-01"
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 SAMPLE_S = 0.02
-BLOCK_ROWS = 2**16
-RULES = ("age >= 18", "country = 'fr'", "age >= 30 and country != 'it'", "age < 50")
-POLICY = 'k = 10\nev_min = "none"\nconsent_not_needed = ["email"]\n'
 
 
 class Measured(NamedTuple):
@@ -75,7 +68,7 @@ class Measured(NamedTuple):
 
 def run(*arguments: object) -> Measured:
     """Run a visavis command that prints lines of JSON; watch its memory and its children's."""
-    command = [str(Path(sys.executable).with_name("visavis")), *map(str, arguments), "--json"]
+    command = [str(VISAVIS), *map(str, arguments), "--json"]
     before = os.times()
     started = time.perf_counter()
     events: list[dict[str, Any]] = []
@@ -106,64 +99,14 @@ def run(*arguments: object) -> Measured:
     return Measured(seconds, spent, peak["RssAnon"], peak["RssFile"], events)
 
 
-def memory_of(pid: int) -> dict[str, float]:
-    """Anonymous and shared memory together, and mapped files, in MB."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return {}
-    fields = dict(line.split(":", 1) for line in lines)
-    if "RssAnon" not in fields:
-        return {}
-    mb = {name: int(fields[name].split()[0]) * 1024 / 1e6 for name in fields if name[:3] == "Rss"}
-    return {"RssAnon": mb["RssAnon"] + mb["RssShmem"], "RssFile": mb["RssFile"]}
-
-
-def blocks() -> Iterator[tuple[pa.Array, int]]:
-    for begin in range(0, CUSTOMERS, BLOCK_ROWS):
-        size = min(BLOCK_ROWS, CUSTOMERS - begin)
-        yield pa.array([f"customer-{row:09d}" for row in range(begin, begin + size)]), size
-
-
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory) -> Path:
     """Profiles, attributes, a catalog and a policy as files."""
     folder = tmp_path_factory.mktemp("inputs")
-    rng = np.random.default_rng(0)
-    names = [f"x{d:03}" for d in range(INDICATORS)]
-    profiles = pa.schema([("customer_id", pa.string()), *((each, pa.float32()) for each in names)])
-    known = pa.schema([("customer_id", pa.string()), ("age", pa.int64()), ("country", pa.string())])
-    with (
-        pq.ParquetWriter(folder / "profiles.parquet", profiles, use_dictionary=False) as to,
-        pq.ParquetWriter(folder / "attributes.parquet", known) as to_known,
-    ):
-        for ids, size in blocks():
-            x = rng.standard_normal((INDICATORS, size), dtype=np.float32)
-            to.write_table(pa.Table.from_arrays([ids, *map(pa.array, x)], schema=profiles))
-            age, country = rng.integers(10, 90, size), rng.choice(["fr", "de", "it"], size)
-            rows = [ids, pa.array(age), pa.array(country)]
-            to_known.write_table(pa.Table.from_arrays(rows, schema=known))
-    write_catalog(folder / "catalog.parquet", CAPABILITIES, names)
+    write_profiles(folder, CUSTOMERS)
+    write_catalog(folder / "catalog.parquet", CAPABILITIES)
     (folder / "policy.toml").write_text(POLICY)
     return folder
-
-
-def write_catalog(path: Path, count: int, names: list[str]) -> None:
-    rng = np.random.default_rng(1)
-    weights = rng.standard_normal((count, INDICATORS)) / np.sqrt(INDICATORS)
-    Catalog.from_rows(
-        {
-            "id": f"p{j:07}",
-            "product": f"p{j // 4:07}",
-            "channel": "email",
-            "family": f"f{j % 40}",
-            "weights": dict(zip(names, row.tolist(), strict=True)),
-            "value": 10.0,
-            "bias": -2.0,
-            "rule": RULES[j % len(RULES)],
-        }
-        for j, row in enumerate(weights)
-    ).write(path)
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +205,7 @@ def test_rescore_on_ray(benchmark, inputs, base, tmp_path, capsys):
     """Two workers of one thread each beside two threads here, from the first part to the last."""
     large = inputs / "large"
     large.mkdir()
-    write_catalog(large / "catalog.parquet", RAY_CAPABILITIES, [f"x{d:03}" for d in range(128)])
+    write_catalog(large / "catalog.parquet", RAY_CAPABILITIES)
     (large / "policy.toml").write_text(POLICY)
     here = run(*rescore(large, base, tmp_path / "here", "--workers", 2))
     ray = ("--ray", "local", "--workers", 2)
