@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import random
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import grpc
 import pyarrow as pa
@@ -39,9 +41,11 @@ from visavis.client import (
     UnsupportedError,
     VersionChangedError,
     channel,
+    decoding,
 )
 from visavis.client import jobs as job_plans
 from visavis.client.columns import Overrides
+from visavis.client.errors import error_of_call
 from visavis.client.frames import Window
 from visavis.digest import canonical_digest
 from visavis.engine import OPPORTUNITY_SCHEMA
@@ -185,6 +189,29 @@ def test_a_status_without_details_or_with_broken_ones_keeps_its_code(kind: str) 
         with pytest.raises(UnknownIdError) as unknown:
             client.match("c01")
         assert unknown.value.reason == "UNKNOWN_JOB"
+
+
+def test_bytes_that_are_no_details_or_no_table_crash_nothing() -> None:
+    rng = random.Random(6)
+
+    def damaged(content: bytes) -> bytes:
+        kept = bytearray(content[: rng.randrange(1, len(content) + 1)])
+        for _ in range(rng.randrange(3)):
+            kept[rng.randrange(len(kept))] = rng.randrange(256)
+        return bytes(kept)
+
+    fault = Fault(Code.NOT_FOUND, "UNKNOWN_JOB", "no", retry_s=1e15, resource=("job", "j"))
+    details, table = status_of(fault).SerializeToString(), arrow_of(["a", "b", "c"])
+    for _ in range(2_000):
+        trailers = (("grpc-status-details-bin", damaged(details)),)
+        failed = mock.Mock()
+        failed.code.return_value, failed.details.return_value = Code.NOT_FOUND, "no"
+        failed.trailing_metadata.return_value = trailers
+        assert isinstance(error_of_call(failed), UnknownIdError)
+        try:
+            decoding.table_of(damaged(table))
+        except ServerError:
+            continue
 
 
 def test_a_deadline_holds_whatever_the_server_does(kind: str) -> None:

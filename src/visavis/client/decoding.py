@@ -99,11 +99,13 @@ def table_of(content: bytes) -> pa.Table:
     try:
         with pa.ipc.open_stream(content) as reader:
             table = reader.read_all()
+        # Positions outside a dictionary would be read from wherever they point to.
+        table.validate(full=True)
         for name in _IDS:
             at = table.column_names.index(name)
             plain = table.column(at).cast(pa.string())
             table = table.set_column(at, pa.field(name, pa.string(), nullable=False), plain)
-    except (pa.ArrowException, ValueError, EOFError) as error:
+    except (pa.ArrowException, ValueError, OSError) as error:
         reason = f"the answer is no Arrow stream of opportunities: {type(error).__name__}"
         raise ServerError(reason) from None
     return table

@@ -189,21 +189,14 @@ def error_of_call(failed: Any) -> GatewayError:
     """
     code, message = failed.code(), failed.details() or ""
     told: dict[str, Any] = {}
-    for status in _statuses(failed):
-        message = status.message or message
-        told = _told(status)
-        # The message of a Status begins with its field, for those who read nothing else.
-        message = told.pop("message", message)
-    return new_error(code, message or f"the call ended with {code.name}", **told)
-
-
-def _statuses(failed: Any) -> list[Status]:
-    """The Status in the trailers, if there is one that can be read."""
-    trailers = dict(failed.trailing_metadata() or ())
     try:
-        return [Status.FromString(trailers[_DETAILS])]
-    except Exception:  # none, or what a proxy made of it: the code alone remains
-        return []
+        status = Status.FromString(dict(failed.trailing_metadata() or ())[_DETAILS])
+        # The message of a Status begins with its field, for those who read nothing else.
+        told = {"message": status.message or message, **_told(status)}
+    except Exception:  # there are none, or what a proxy made of them: the code alone remains
+        told = {}
+    message = told.pop("message", message)
+    return new_error(code, message or f"the call ended with {code.name}", **told)
 
 
 def _told(status: Status) -> dict[str, Any]:
@@ -220,7 +213,7 @@ def _told(status: Status) -> dict[str, Any]:
         elif packed.Unpack(found):
             told["resource"] = (found.resource_type, found.resource_name)
         elif packed.Unpack(again):
-            told["retry_s"] = again.retry_delay.ToTimedelta().total_seconds()
+            told["retry_s"] = again.retry_delay.seconds + again.retry_delay.nanos / 1e9
     return told
 
 
