@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -277,6 +279,36 @@ def test_an_audience_comes_by_pages_and_its_version_may_change(
     with pytest.raises(VersionChangedError) as caught:
         next(broken)
     assert caught.value.reason == "VERSION_CHANGED"
+
+
+def test_threads_and_coroutines_share_a_client(address: str, world: World) -> None:
+    wanted = world.batch().to_pylist()
+    with Client(address) as client, ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(client.match, IDS))
+        batches = list(threads.map(lambda _: client.match_many(IDS, reasons=3).table, range(8)))
+    assert [row for each in answers for row in rows_of(each)] == wanted
+    assert all(each.to_pylist() == wanted for each in batches)
+
+    async def scene() -> list[Any]:
+        async with AsyncClient(address) as client:
+            return await asyncio.gather(*map(client.match, IDS))
+
+    assert asyncio.run(scene()) == answers
+
+
+def test_an_asynchronous_stream_takes_batches_that_come_in_time(address: str, world: World) -> None:
+    async def batches() -> AsyncIterator[list[str]]:
+        for number in range(COUNT // 4):
+            await asyncio.sleep(0)
+            yield IDS[4 * number : 4 * number + 4]
+
+    async def scene() -> dict[int, pa.Table]:
+        async with AsyncClient(address) as client:
+            frames = client.stream(batches(), reasons=3, open_frames=2)
+            return {frame.index: frame.result().table async for frame in frames}
+
+    found = asyncio.run(scene())
+    assert pa.concat_tables([found[index] for index in sorted(found)]).equals(world.batch())
 
 
 def test_a_context_narrows(client: Any) -> None:
