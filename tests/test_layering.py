@@ -41,6 +41,7 @@ LAYERS = [
     "base",
     "catalog",
     "features",
+    "client",
     "sealed",
     "store",
     "digest",

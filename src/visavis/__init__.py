@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from visavis import errors, kernel
     from visavis.base import Base, StoredBase
     from visavis.catalog import Catalog
+    from visavis.client import AsyncClient, Client
     from visavis.engine import Engine, Explanation, Matches, audience, explain, match
     from visavis.journal import Journal
     from visavis.policy import Exclusions, Policy
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncClient",
     "Base",
     "Catalog",
+    "Client",
     "Engine",
     "Exclusions",
     "Explanation",
@@ -53,8 +56,10 @@ __all__ = [
 ]
 
 _HOME = {
+    "AsyncClient": "visavis.client",
     "Base": "visavis.base",
     "Catalog": "visavis.catalog",
+    "Client": "visavis.client",
     "Engine": "visavis.engine",
     "Exclusions": "visavis.policy",
     "Explanation": "visavis.engine",

@@ -6,7 +6,7 @@
     build.py     indicators, load           ask.py    match, audience, explain
     model.py     learn                      record.py   record, forget
     machine.py   demo, doctor               options.py  what several commands are asked
-    serve.py     serve, until told to stop
+    serve.py     serve, until told to stop  query.py    match, explain, audience, info of a gateway
     tables.py    CSV and Parquet → typed tables, every cell checked
     records.py   what a result is written as, and the record beside it
     output.py    JSON, lines and stages     logs.py   structlog, set up once

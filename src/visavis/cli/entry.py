@@ -13,7 +13,7 @@ from typing import Annotated, Final, cast
 import typer
 
 from visavis import __version__
-from visavis.cli import ask, base, build, machine, model, record, results
+from visavis.cli import ask, base, build, machine, model, query, record, results
 from visavis.cli.logs import set_up_logs
 from visavis.cli.rescore import rescore
 from visavis.cli.serve import serve
@@ -47,6 +47,7 @@ for command in (
     app.command()(command)
 app.add_typer(base.app, name="base")
 app.add_typer(results.app, name="results")
+app.add_typer(query.app, name="query")
 
 
 def _print_version(wanted: bool) -> None:

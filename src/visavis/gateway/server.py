@@ -66,6 +66,9 @@ _IDLE_MS: Final = 5 * 60 * 1000
 _KEEPALIVE_MS: Final = 60_000
 _KEEPALIVE_TIMEOUT_MS: Final = 20_000
 
+#: How often a client may ask whether the server is there, while nothing else is said.
+_PING_INTERVAL_MS: Final = 15_000
+
 _SERVICES: Final = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
     for module, name in (
@@ -301,6 +304,8 @@ def _options(*, is_shared: bool) -> list[tuple[str, int]]:
         ("grpc.max_connection_idle_ms", _IDLE_MS),
         ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
+        # Clients may ask the same of a silent stream: gRPC would cut them off after 90 s.
+        ("grpc.http2.min_ping_interval_without_data_ms", _PING_INTERVAL_MS),
         # Two servers that know nothing of each other would answer by turns, from two journals.
         ("grpc.so_reuseport", int(is_shared)),
     ]
