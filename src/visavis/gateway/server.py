@@ -25,6 +25,7 @@ from visavis.gateway.audit import Audit
 from visavis.gateway.catalog_service import CatalogService
 from visavis.gateway.desk import DEADLINE_S, Desk
 from visavis.gateway.entrance import Entrance
+from visavis.gateway.job_service import JobService
 from visavis.gateway.limits import MESSAGE_BYTES_MAX, METADATA_BYTES_MAX, host_and_port
 from visavis.gateway.match_service import MatchService
 from visavis.gateway.metrics import Exposition, Meters
@@ -33,7 +34,7 @@ from visavis.gateway.publishing import Publishing
 from visavis.gateway.tokens import TokenFile
 from visavis.journal import Journal
 from visavis.serving import Serving, ServingVersion
-from visavis.store import read_bytes
+from visavis.store import open_place, read_bytes
 from visavis.v1 import (
     catalog_service_pb2,
     catalog_service_pb2_grpc,
@@ -103,6 +104,12 @@ class Settings:
         That match at a time.
     deadline_s : float
         Where a client sets none.
+    jobs : str, optional
+        Where jobs and their results lie: a folder, or the URL of an object store's prefix.
+    job_threads : int
+        That compute a job.
+    variant : str, optional
+        Of the kernel, in jobs; see `kernel.choose_variant`.
     audit : Audit
     access : Audit, optional
         Where every call is written to; default: nowhere.
@@ -117,6 +124,9 @@ class Settings:
     roots: Sequence[str] = ()
     threads: int = 2
     deadline_s: float = DEADLINE_S
+    jobs: str | None = None
+    job_threads: int = 1
+    variant: str | None = None
     audit: Audit = field(default_factory=Audit)
     access: Audit | None = None
     metrics_address: str | None = None
@@ -144,6 +154,13 @@ class Gateway:
         self._meters = Meters()
         self._meters.watch(self._served)
         self._desk = Desk(settings.threads, settings.audit, settings.deadline_s, self._meters)
+        self._jobs = JobService(
+            self._desk,
+            None if settings.jobs is None else open_place(settings.jobs),
+            journal=None if journal is None else journal.path,
+            threads=settings.job_threads,
+            variant=settings.variant,
+        )
         self._health = health.aio.HealthServicer()
         self._server: Any = None
         self._exposition: Exposition | None = None
@@ -156,8 +173,10 @@ class Gateway:
         Raises
         ------
         StorageError
-            If the address cannot be listened at, or certificates cannot be used.
+            If the address cannot be listened at, certificates cannot be used, or the place of jobs
+            cannot be read.
         """
+        await self._jobs.load()
         settings, has_journal = self._settings, self._journal is not None
         if settings.metrics_address is not None:
             self._exposition = Exposition(settings.metrics_address, self._meters)
@@ -172,11 +191,12 @@ class Gateway:
             ProfileService(self._desk, has_journal=has_journal), self._server
         )
         catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(
-            CatalogService(self._desk, publishing, has_journal=has_journal), self._server
+            CatalogService(
+                self._desk, publishing, has_journal=has_journal, has_jobs=self._jobs.has_jobs
+            ),
+            self._server,
         )
-        job_service_pb2_grpc.add_JobServiceServicer_to_server(
-            job_service_pb2_grpc.JobServiceServicer(), self._server
-        )
+        job_service_pb2_grpc.add_JobServiceServicer_to_server(self._jobs, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         await self._tell(health_pb2.HealthCheckResponse.NOT_SERVING)
         if settings.has_reflection:
@@ -202,6 +222,7 @@ class Gateway:
     async def open(self, serving: Serving) -> None:
         """Answer from now on."""
         self._desk.open(serving)
+        self._jobs.open()
         await self._tell(health_pb2.HealthCheckResponse.SERVING)
 
     async def drain(self, grace_s: float) -> None:
@@ -215,8 +236,10 @@ class Gateway:
         await self._health.enter_graceful_shutdown()
         # Streams live long: their next frames are told to come again, elsewhere.
         self._desk.drain()
+        await self._jobs.drain()
         await self._server.stop(grace_s)
         self._desk.close()
+        self._jobs.close()
         if self._exposition is not None:
             self._exposition.close()
 
