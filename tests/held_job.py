@@ -1,4 +1,4 @@
-"""A job's process that begins its n-th part when a file named n stands in the folder VISAVIS_GATE."""
+"""A job's process that begins its n-th part when a file n stands in the folder VISAVIS_GATE."""
 
 from __future__ import annotations
 

@@ -8,9 +8,9 @@ import io
 import json
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +18,34 @@ import grpc
 import pyarrow as pa
 import pytest
 
-from gateways import AS_OF, IDS, Client, Code, World, a_catalog, listening, refused_as
-from visavis.catalog import Catalog
+from gateways import AS_OF, Client, Code, World, a_catalog, listening, refused_as
 from visavis.digest import canonical_digest
-from visavis.errors import CorruptionError, StorageError
+from visavis.domain import utc_now
+from visavis.engine.matches import OPPORTUNITY_SCHEMA
+from visavis.errors import CorruptionError, ReusedError, StorageError
 from visavis.gateway import job_runner, job_service, results
-from visavis.gateway.job_files import JobEvent, event_name, policy_at, result_at
+from visavis.gateway.job_files import (
+    JobRecord,
+    catalog_at,
+    event_name,
+    keep_inputs,
+    policy_at,
+    result_at,
+)
 from visavis.gateway.jobs import Jobs
 from visavis.gateway.results import ResultReader, Spot
-from visavis.policy import Policy
-from visavis.rescore import Job, Result
-from visavis.store import Folder, FolderLock, bytes_digest
-from visavis.v1 import errors_pb2, job_service_pb2
+from visavis.policy import Exclusions, Policy
+from visavis.rescore import Job, Plan, Result, ResultManifest
+from visavis.rescore.part import write_part
+from visavis.store import Folder, FolderLock, bytes_digest, faults
+from visavis.v1 import catalog_service_pb2, errors_pb2, job_service_pb2
 
 V1 = job_service_pb2
+
+_NUMBERS = count(1)
+
+#: Twenty thousand rows of it are more than a connection takes unread.
+LONG = "x" * 500 + "{}"
 
 
 @pytest.fixture(name="world")
@@ -64,8 +78,8 @@ async def frames_of(client: Client, job_id: str, token: str = "") -> list[Any]:
 
 
 async def none_of(call: Any) -> None:
-    """Read a stream that is to be refused."""
-    async for _ in call:
+    """Read a stream that is to be refused to its end."""
+    while await call.read() is not grpc.aio.EOF:
         pass
 
 
@@ -123,8 +137,9 @@ def test_a_job_is_the_batch_byte_for_byte(world: World, monkeypatch: pytest.Monk
             assert info.version == job.version
             frames = await frames_of(client, job.job_id)
             for at in range(len(frames)):
-                assert await frames_of(client, job.job_id, frames[at].resume_token) == (
-                    frames[at + 1 :]
+                assert (
+                    await frames_of(client, job.job_id, frames[at].resume_token)
+                    == (frames[at + 1 :])
                 )
             return job, frames
 
@@ -161,8 +176,6 @@ def test_a_job_is_the_batch_byte_for_byte(world: World, monkeypatch: pytest.Monk
 
 
 def _info() -> Any:
-    from visavis.v1 import catalog_service_pb2
-
     return catalog_service_pb2.GetServingInfoRequest()
 
 
@@ -280,8 +293,6 @@ def test_jobs_wait_for_each_other_and_a_cancelled_one_goes_on(world: World, gate
 
 
 def _publish(request_id: str, **more: Any) -> Any:
-    from visavis.v1 import catalog_service_pb2
-
     return catalog_service_pb2.PublishVersionRequest(request_id=request_id, **more)
 
 
@@ -376,5 +387,445 @@ def test_a_job_is_not_gone_on_with_after_an_objection(world: World, gate: Gate) 
             assert "c07" not in failed.error.message
             # What is served knows the objection: another job.
             assert (await create(client, "two")).job.job_id != job_id
+
+    asyncio.run(scene())
+
+
+def a_plan(part_count: int, **more: Any) -> Plan:
+    digest = "0" * 64
+    held: dict[str, Any] = {
+        "contract": 1, "base_version": 1, "base_digest": digest, "part_count": part_count,
+        "customer_count": 1, "capability_count": 1, "catalog_digest": digest,
+        "policy_digest": digest, "as_of": AS_OF,
+    }  # fmt: skip
+    return Plan(**held | more)
+
+
+def opportunities(rows: int, customer: str = "customer-{:09d}", reasons: int = 0) -> pa.Table:
+    columns = {
+        "customer_id": pa.array([customer.format(n // 5) for n in range(rows)], pa.string()),
+        "rank": pa.array([n % 5 + 1 for n in range(rows)], pa.int32()),
+        "capability_id": pa.array([f"k{n % 7}" for n in range(rows)], pa.string()),
+        "propensity": pa.array([n / 7 for n in range(rows)], pa.float64()),
+        "expected_value": pa.array([n / 3 for n in range(rows)], pa.float64()),
+        "control": pa.array([n % 3 == 0 for n in range(rows)]),
+    }
+    if reasons:
+        why = [
+            [{"indicator": f"i{n % 11}" * (n % 4), "contribution": n / 2}] * (n % (reasons + 1))
+            for n in range(rows)
+        ]
+        columns["reasons"] = pa.array(why, OPPORTUNITY_SCHEMA.field("reasons").type)
+    return pa.table(columns)
+
+
+def a_result(world: World, *parts: pa.Table, **more: Any) -> str:
+    """A job that has succeeded, made by hand: its id."""
+    place = Folder(world.folder / "jobs")
+    jobs = Jobs(place)
+    # Each is a job of its own.
+    more.setdefault("customer_count", next(_NUMBERS))
+    record = JobRecord(plan=a_plan(len(parts), **more), base="nowhere", created_at=utc_now())
+    jobs.create(f"of {record.job_id}", "0" * 64, record)
+    out = result_at(place, record.job_id)
+    out.create("plan.json", record.plan.to_bytes())
+    entries = tuple(
+        write_part(out, index, table, 1, record.job_id) for index, table in enumerate(parts)
+    )
+    manifest = ResultManifest.of(record.job_id, entries, marks_sha256="0" * 64)
+    out.create("manifest.json", manifest.to_bytes())
+    jobs.happened(record.job_id, "succeeded", result_digest=manifest.digest)
+    return record.job_id
+
+
+def coded(table: pa.Table) -> pa.Table:
+    """Ids as dictionaries, as jobs write them."""
+    for name in ("customer_id", "capability_id"):
+        at = table.column_names.index(name)
+        table = table.set_column(at, name, table[name].dictionary_encode())
+    return table
+
+
+@pytest.mark.parametrize("reasons", [0, 3])
+def test_frames_hold_every_row_and_fit_whatever_the_rows(
+    world: World, monkeypatch: pytest.MonkeyPatch, reasons: int
+) -> None:
+    monkeypatch.setattr(results, "FRAME_BYTES", 40_000)
+    sizes = (0, 20_000, 1, 0, 3_000, 0)
+    tables = [opportunities(size, reasons=reasons) for size in sizes]
+    job_id = a_result(world, *map(coded, tables), reasons=reasons or None)
+
+    async def scene() -> None:
+        async with jobs_of(world) as (_, client):
+            frames = await frames_of(client, job_id)
+            for index, table in enumerate(tables):
+                own = [frame for frame in frames if frame.part_index == index]
+                assert own[-1].is_part_end
+                found = pa.concat_tables([table_in(frame) for frame in own])
+                assert found.schema.names == table.schema.names
+                assert found.schema.types == table.schema.types
+                assert found.equals(table.cast(found.schema))
+                assert canonical_digest(found) == own[-1].part_digest
+                for frame in own:
+                    assert len(frame.arrow) < 40_000 + results._SLACK
+                # As many as fit, not as few.
+                assert all(len(frame.arrow) > 35_000 for frame in own[:-1])
+            for at in range(0, len(frames), 5):
+                assert await frames_of(client, job_id, frames[at].resume_token) == frames[at + 1 :]
+            assert await frames_of(client, job_id, frames[-1].resume_token) == []
+
+    asyncio.run(scene())
+
+
+def test_frames_stay_below_the_message_limit_and_what_cannot_is_refused(world: World) -> None:
+    long = "x" * 900_000 + "{:03d}"
+    job_id = a_result(world, opportunities(40, customer=long))
+    wide = a_result(world, opportunities(1, customer="x" * (5 * 2**20)))
+
+    async def scene() -> None:
+        async with jobs_of(world) as (_, client):
+            frames = await frames_of(client, job_id)
+            assert sum(frame.row_count for frame in frames) == 40
+            request = V1.ReadResultsRequest(job_id=wide)
+            reading = client.job.ReadResults(request)
+            await refused_as(none_of(reading), Code.INVALID_ARGUMENT, "LIMIT_EXCEEDED", "job_id")
+
+    asyncio.run(scene())
+
+
+def test_a_resume_token_is_of_one_result(world: World) -> None:
+    first = a_result(world, opportunities(10), opportunities(0), opportunities(3))
+    second = a_result(world, opportunities(11), opportunities(2))
+    place = Folder(world.folder / "jobs")
+    readers = [ResultReader(Result.open(result_at(place, each))) for each in (first, second)]
+    good = [Spot(0, 9), Spot(1, 0), Spot(2, 2), Spot(3, 0)]
+    for spot in good:
+        assert readers[0].spot(readers[0].token(spot)) == spot
+    token = readers[0].token(Spot(0, 9))
+    wrong = [readers[1].token(Spot(0, 9)), "x", "é", token[:-4], token + "AAAA", "A" * 5_000]
+    wrong += [readers[0].token(spot) for spot in (Spot(0, 10), Spot(1, 1), Spot(3, 1), Spot(4, 0))]
+    for at in range(0, len(token), 3):
+        wrong.append(token[:at] + ("A" if token[at] != "A" else "B") + token[at + 1 :])
+
+    async def scene() -> None:
+        async with jobs_of(world) as (_, client):
+            for each in wrong:
+                reading = client.job.ReadResults(
+                    V1.ReadResultsRequest(job_id=first, resume_token=each)
+                )
+                await refused_as(
+                    none_of(reading), Code.INVALID_ARGUMENT, "INVALID_TOKEN", "resume_token"
+                )
+
+    asyncio.run(scene())
+
+
+def test_a_flipped_byte_never_becomes_a_row(world: World) -> None:
+    tables = [opportunities(50), opportunities(60)]
+    job_id = a_result(world, *tables)
+    folder = world.folder / "jobs" / "results" / job_id
+
+    async def scene() -> None:
+        async with jobs_of(world) as (_, client):
+            for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+                content = path.read_bytes()
+                for at in range(0, len(content), max(1, len(content) // 15)):
+                    path.write_bytes(content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :])
+                    rows: list[Any] = []
+                    call = client.job.ReadResults(V1.ReadResultsRequest(job_id=job_id))
+
+                    async def read(call: Any = call, rows: list[Any] = rows) -> None:
+                        async for frame in call:
+                            assert table_in(frame).equals(tables[frame.part_index])
+                            rows.append(frame)
+
+                    await refused_as(read(), Code.DATA_LOSS, "CORRUPTED")
+                path.unlink()
+                reading = client.job.ReadResults(V1.ReadResultsRequest(job_id=job_id))
+                await refused_as(none_of(reading), Code.DATA_LOSS, "CORRUPTED")
+                path.write_bytes(content)
+            assert len(await frames_of(client, job_id)) == 2
+
+    asyncio.run(scene())
+
+
+def test_what_is_remembered_of_a_job_is_checked_and_one_damaged_job_is_one(world: World) -> None:
+    whole, broken = (a_result(world, opportunities(n)) for n in (1, 2))
+    place = Folder(world.folder / "jobs")
+    path = place.path / event_name(broken, 1)
+    content = path.read_bytes()
+    audit = io.StringIO()
+
+    async def scene() -> None:
+        async with jobs_of(world, audit=audit) as (_, client):
+            await refused_as(get(client, broken), Code.DATA_LOSS, "CORRUPTED")
+            await refused_as(cancel(client, broken), Code.DATA_LOSS, "CORRUPTED")
+            listed = (await client.job.ListJobs(V1.ListJobsRequest())).jobs
+            assert [each.job_id for each in listed] == [whole]
+            assert (await get(client, whole)).state == V1.JOB_STATE_SUCCEEDED
+
+    for number in (0, 1):
+        path = place.path / event_name(broken, number)
+        content = path.read_bytes()
+        for at in range(0, len(content), len(content) // 20):
+            path.write_bytes(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
+            with pytest.raises(CorruptionError):
+                read_again(place).find(broken)
+            assert [each.job_id for each in read_again(place).all()] == [whole]
+        asyncio.run(scene())
+        path.write_bytes(content)
+    assert audit.getvalue().count('"CorruptionError"') == 2
+    # A file of another job or place, whole as it is.
+    for source in (event_name(whole, 1), event_name(broken, 0)):
+        path = place.path / event_name(broken, 1)
+        path.write_bytes((place.path / source).read_bytes())
+        with pytest.raises(CorruptionError):
+            read_again(place).find(broken)
+    path.unlink()
+    path.with_name(f"{broken}.0002.json").write_bytes(content)
+    with pytest.raises(CorruptionError):
+        read_again(place).find(broken)
+
+
+def read_again(place: Folder) -> Jobs:
+    jobs = Jobs(place)
+    jobs.refresh()
+    return jobs
+
+
+def test_a_request_that_was_broken_off_is_finished_when_it_is_sent_again(tmp_path: Path) -> None:
+    record = JobRecord(plan=a_plan(1), base="nowhere", created_at=utc_now())
+    content = "0" * 64
+
+    def ends(place: Folder, request_id: str, fault: str, number: int) -> bool:
+        """Whether a request got through a fault at an operation; it is there then."""
+        jobs = Jobs(place)
+        faults.install(faults.Plan(fault, number))
+        try:
+            jobs.create(request_id, content, record)
+        except StorageError:
+            return False
+        finally:
+            faults.install(None)
+        return True
+
+    for number in count(1):
+        broken = 0
+        place = Folder(tmp_path / str(number))
+        if not ends(place, "one", "EIO", number):
+            broken += 1
+            created = Jobs(place).answered("one", content)
+            if created is None:
+                created = Jobs(place).create("one", content, record)
+        jobs = read_again(place)
+        (status,) = jobs.all()
+        assert status.state == "pending"
+        jobs.happened(record.job_id, "cancelled")
+        if not ends(place, "two", "EIO", number):
+            broken += 1
+            jobs = read_again(place)
+            again = jobs.answered("two", content)
+            if again is None:
+                again = jobs.create("two", content, record)
+            assert again.is_repeated
+        (status,) = read_again(place).all()
+        assert status.state == "pending"
+        jobs = read_again(place)
+        jobs.happened(record.job_id, "cancelled")
+        # Answered before: it wakes nobody now.
+        for request_id in ("one", "two"):
+            before = jobs.answered(request_id, content)
+            assert before is not None
+            assert before.status.state == "cancelled"
+        with pytest.raises(ReusedError):
+            jobs.answered("one", "1" * 64)
+        if not broken:
+            break
+    assert number > 10
+
+
+def test_two_servers_on_one_folder_know_the_same_jobs(tmp_path: Path) -> None:
+    place = Folder(tmp_path / "jobs")
+    here, there = Jobs(place), Jobs(place)
+    record = JobRecord(plan=a_plan(1), base="nowhere", created_at=utc_now())
+    assert not here.create("one", "0" * 64, record).is_repeated
+    assert there.create("two", "0" * 64, record).is_repeated
+    assert there.happened(record.job_id, "started").state == "running"
+    assert here.happened(record.job_id, "cancelled").has_ended
+    assert there.happened(record.job_id, "succeeded").state == "cancelled"
+    locks = [FolderLock(place, "runner.lock") for _ in range(2)]
+    assert [each.take() for each in locks] == [True, False]
+    assert locks[0].take()
+    locks[0].release()
+    assert locks[1].take()
+    locks[1].release()
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Policy(),
+        Policy(ev_min=None, control_share=0.1, cool_down_days={"mail": 3}),
+        Policy(ev_min=float("-inf"), exclusions=Exclusions(products=("tea",)), k=7),
+        Policy(ev_min=0.1, consent_not_needed=("shop",)),
+    ],
+)
+def test_inputs_beside_a_job_are_what_was_served(tmp_path: Path, policy: Policy) -> None:
+    place, catalog = Folder(tmp_path), a_catalog()
+    plan = a_plan(1, catalog_digest=catalog.digest(), policy_digest=policy.digest())
+    for _ in range(2):
+        keep_inputs(place, catalog, policy, plan)
+        assert catalog_at(place, plan.catalog_digest).digest() == catalog.digest()
+        assert policy_at(place, plan.policy_digest) == policy
+    for path in (tmp_path / "inputs").iterdir():
+        path.write_bytes(path.read_bytes()[:-9])
+    for found, digest in ((catalog_at, plan.catalog_digest), (policy_at, plan.policy_digest)):
+        with pytest.raises(CorruptionError):
+            found(place, digest)  # type: ignore[operator]
+        with pytest.raises(CorruptionError):
+            found(place, "1" * 64)  # type: ignore[operator]
+    # What is damaged is put right by the next job.
+    keep_inputs(place, catalog, policy, plan)
+    assert policy_at(place, plan.policy_digest) == policy
+    assert catalog_at(place, plan.catalog_digest).digest() == catalog.digest()
+
+
+def test_what_a_client_may_get_wrong_is_told_as_such(world: World) -> None:
+    unknown = "f" * 64
+
+    async def scene() -> None:
+        async with jobs_of(world) as (_, client):
+            wrong: list[tuple[dict[str, Any], str, str]] = [
+                ({"request_id": ""}, "INVALID_VALUE", "request_id"),
+                ({"request_id": "x" * 129}, "INVALID_VALUE", "request_id"),
+                ({"request_id": "a", "as_of": "tomorrow"}, "INVALID_VALUE", "as_of"),
+                ({"request_id": "a", "as_of": "2026-02-28"}, "INVALID_VALUE", "as_of"),
+                ({"request_id": "a", "reason_count": -1}, "INVALID_VALUE", "reason_count"),
+                ({"request_id": "a", "reason_count": 101}, "LIMIT_EXCEEDED", "reason_count"),
+            ]
+            for fields, reason, field in wrong:
+                call = create(client, **fields)
+                await refused_as(call, Code.INVALID_ARGUMENT, reason, field)
+            for given in (unknown, "", "../../etc", "\0", "x" * 100_000):
+                watch, read = V1.WatchJobRequest(job_id=given), V1.ReadResultsRequest(job_id=given)
+                calls: list[Callable[[], Awaitable[Any]]] = [
+                    lambda given=given: get(client, given),
+                    lambda given=given: cancel(client, given),
+                    lambda watch=watch: none_of(client.job.WatchJob(watch)),
+                    lambda read=read: none_of(client.job.ReadResults(read)),
+                ]
+                for call in calls:
+                    details = await refused_as(call(), Code.NOT_FOUND, "UNKNOWN_JOB")
+                    assert details["ResourceInfo"].resource_type == "job"
+            for fields, reason, field in (
+                ({"page_size": -1}, "INVALID_VALUE", "page_size"),
+                ({"state": 17}, "INVALID_SCHEMA", "state"),
+                ({"page_token": "x"}, "INVALID_TOKEN", "page_token"),
+                ({"page_token": "A" * 64}, "INVALID_TOKEN", "page_token"),
+            ):
+                call = client.job.ListJobs(V1.ListJobsRequest(**fields))
+                await refused_as(call, Code.INVALID_ARGUMENT, reason, field)
+            assert not (await client.job.ListJobs(V1.ListJobsRequest())).jobs
+            assert not (world.folder / "jobs" / "jobs").exists()
+
+    asyncio.run(scene())
+
+
+def test_a_page_token_is_of_its_listing(world: World) -> None:
+    ids = {a_result(world, opportunities(n)) for n in range(1, 4)}
+
+    async def scene() -> None:
+        async with jobs_of(world) as (_, client):
+            first = await client.job.ListJobs(V1.ListJobsRequest(page_size=2))
+            request = V1.ListJobsRequest(page_token=first.next_page_token)
+            # What is created meanwhile moves nothing.
+            a_result(world, opportunities(9))
+            rest = await client.job.ListJobs(request)
+            assert {each.job_id for each in (*first.jobs, *rest.jobs)} == ids
+            assert not rest.next_page_token
+            request.state = V1.JOB_STATE_FAILED
+            call = client.job.ListJobs(request)
+            await refused_as(call, Code.INVALID_ARGUMENT, "INVALID_TOKEN", "page_token")
+
+    asyncio.run(scene())
+
+
+def test_without_a_place_there_are_no_jobs(world: World) -> None:
+    async def scene() -> None:
+        async with listening(world) as (_, client):
+            calls = [
+                create(client, "one"),
+                get(client, "x"),
+                cancel(client, "x"),
+                client.job.ListJobs(V1.ListJobsRequest()),
+                none_of(client.job.WatchJob(V1.WatchJobRequest(job_id="x"))),
+                none_of(client.job.ReadResults(V1.ReadResultsRequest(job_id="x"))),
+            ]
+            for call in calls:
+                await refused_as(call, Code.FAILED_PRECONDITION, "JOBS_ABSENT")
+            assert not (await client.catalog.GetServingInfo(_info())).has_jobs
+
+    asyncio.run(scene())
+
+
+def test_streams_are_bounded_and_end_when_the_server_drains(
+    world: World, monkeypatch: pytest.MonkeyPatch, gate: Gate
+) -> None:
+    monkeypatch.setattr(job_service, "_READERS_MAX", 1)
+    monkeypatch.setattr(job_service, "_WATCHERS_MAX", 1)
+    job_id = a_result(world, *(opportunities(20_000, customer=LONG) for _ in range(2)))
+
+    async def scene() -> None:
+        async with jobs_of(world) as (gateway, client):
+            waiting = (await create(client, "one")).job.job_id
+            reading = client.job.ReadResults(V1.ReadResultsRequest(job_id=job_id))
+            watching = client.job.WatchJob(V1.WatchJobRequest(job_id=waiting))
+            assert (await reading.read()).row_count
+            assert (await watching.read()).job.job_id == waiting
+            for call in (
+                client.job.ReadResults(V1.ReadResultsRequest(job_id=job_id)),
+                client.job.WatchJob(V1.WatchJobRequest(job_id=waiting)),
+            ):
+                details = await refused_as(none_of(call), Code.RESOURCE_EXHAUSTED, "OVERLOADED")
+                assert details["RetryInfo"].retry_delay.seconds == 1
+            reading.cancel()
+            while not gateway._jobs._readers._left:
+                await asyncio.sleep(0.01)
+            reading = client.job.ReadResults(V1.ReadResultsRequest(job_id=job_id))
+            frame = await reading.read()
+            draining = asyncio.create_task(gateway.drain(5.0))
+            await refused_as(none_of(watching), Code.UNAVAILABLE, "DRAINING")
+            await refused_as(none_of(reading), Code.UNAVAILABLE, "DRAINING")
+            await draining
+        async with jobs_of(world) as (_, client):
+            # It goes on elsewhere.
+            rest = await frames_of(client, job_id, frame.resume_token)
+            assert frame.row_count + sum(each.row_count for each in rest) == 40_000
+
+    asyncio.run(scene())
+
+
+def test_who_does_not_read_gives_up_the_seat(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_service, "_STALL_S", 0.05)
+    job_id = a_result(world, *(opportunities(20_000, customer=LONG) for _ in range(4)))
+
+    async def scene() -> None:
+        async with jobs_of(world) as (gateway, client):
+            most = gateway._jobs._readers._left
+            reading = client.job.ReadResults(V1.ReadResultsRequest(job_id=job_id))
+            frames = [await reading.read()]
+            while gateway._jobs._readers._left == most:
+                await asyncio.sleep(0.01)
+            while gateway._jobs._readers._left != most:
+                await asyncio.sleep(0.01)
+
+            async def rest() -> None:
+                while (frame := await reading.read()) is not grpc.aio.EOF:
+                    frames.append(frame)
+
+            await refused_as(rest(), Code.RESOURCE_EXHAUSTED, "OVERLOADED")
+            monkeypatch.setattr(job_service, "_STALL_S", 60.0)
+            frames += await frames_of(client, job_id, frames[-1].resume_token)
+            assert sum(frame.row_count for frame in frames) == 4 * 20_000
 
     asyncio.run(scene())

@@ -149,14 +149,15 @@ class Jobs:
             if job_id in self._damaged:
                 raise self._damaged[job_id]
             events = self._events.get(job_id, {})
+            # An id that no listing has shown is a stranger's text, and must name no file.
+            if job_id not in self._records and not events:
+                return None
             numbers = range(1, max(events, default=0) + 1)
-            for number in numbers if job_id in self._records else (0, *numbers):
+            for number in (0, *numbers):
                 # A listing need not show what was written while it was made.
                 if not self._is_known(job_id, number):
                     self._take_in(job_id, number)
             record = self._records.get(job_id)
-            if record is None and not events:
-                return None
             if record is None or any(number not in events for number in numbers):
                 raise CorruptionError(f"{self.place}: a file of job {job_id} is missing")
             return JobStatus(record, tuple(events[number] for number in numbers))
@@ -165,7 +166,7 @@ class Jobs:
         """All jobs that can be read, newest first, then by id."""
         with self._lock:
             found = []
-            for job_id in self._records:
+            for job_id in list(self._records):
                 try:
                     status = self.find(job_id)
                 except CorruptionError as error:
