@@ -8,6 +8,7 @@ import io
 import json
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
@@ -24,6 +25,7 @@ from visavis.domain import utc_now
 from visavis.engine.matches import OPPORTUNITY_SCHEMA
 from visavis.errors import CorruptionError, ReusedError, StorageError
 from visavis.gateway import job_runner, job_service, results
+from visavis.gateway.audit import Audit
 from visavis.gateway.job_files import (
     JobRecord,
     catalog_at,
@@ -827,5 +829,94 @@ def test_who_does_not_read_gives_up_the_seat(world: World, monkeypatch: pytest.M
             monkeypatch.setattr(job_service, "_STALL_S", 60.0)
             frames += await frames_of(client, job_id, frames[-1].resume_token)
             assert sum(frame.row_count for frame in frames) == 4 * 20_000
+
+    asyncio.run(scene())
+
+
+@asynccontextmanager
+async def command(world: World) -> AsyncIterator[tuple[Any, Client]]:
+    """``visavis serve`` with jobs, in a process of its own that may be killed."""
+    args = [
+        "serve", "--base", world.folder / "base", "--catalog", world.folder / "catalog.parquet",
+        "--policy", world.folder / "policy.toml", "--journal", world.folder / "journal",
+        "--jobs", world.folder / "jobs", "--job-threads", "1", "--threads", "1",
+        "--address", "127.0.0.1:0", "--json",
+    ]  # fmt: skip
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "visavis.cli", *map(str, args)), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        port = json.loads(await process.stdout.readline())["port"]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield process, Client(channel)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+@pytest.mark.faults
+def test_a_killed_server_takes_its_jobs_up_again(world: World) -> None:
+    world.catalog.write(world.folder / "catalog.parquet")
+    (world.folder / "policy.toml").write_text("k = 3\nproduct_limit = 1\n")
+
+    async def scene() -> None:
+        ids, cancelled = [], ""
+        for number in range(4):
+            async with command(world) as (process, client):
+                if number == 0:
+                    cancelled = (await create(client, "gone", reason_count=9)).job.job_id
+                    await cancel(client, cancelled)
+                # It is durable when it is answered.
+                made = await create(client, str(number), reason_count=number)
+                ids.append(made.job.job_id)
+                await asyncio.sleep(0.4 * number)
+                own = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+                process.kill()
+                await process.wait()
+                # Without the server it ends by itself.
+                while any(Path(f"/proc/{each}/cmdline").exists() for each in own):
+                    await asyncio.sleep(0.01)
+        async with command(world) as (_, client):
+            for number, job_id in enumerate(ids):
+                assert (await watched(client, job_id))[-1].state == V1.JOB_STATE_SUCCEEDED
+                again = await create(client, str(number), reason_count=number)
+                assert (again.is_repeated, again.job.job_id) == (True, job_id)
+            assert (await get(client, cancelled)).state == V1.JOB_STATE_CANCELLED
+            for request_id, day in (("far", "9999-12-31"), ("near", "2026-03-01")):
+                job_id = (await create(client, request_id, as_of=day)).job.job_id
+                assert (await watched(client, job_id))[-1].state == V1.JOB_STATE_SUCCEEDED
+
+    asyncio.run(scene())
+
+
+def test_a_job_that_lost_its_base_or_its_journal_says_so(world: World) -> None:
+    async def scene() -> None:
+        world.journal.append(objections=["c05"])
+        async with jobs_of(world) as (gateway, client):
+            # Nothing computes yet.
+            await gateway._jobs._runner.stop()
+            job_id = (await create(client, "one")).job.job_id
+        world.folder.joinpath("base").rename(world.folder / "elsewhere")
+        try:
+            jobs = read_again(Folder(world.folder / "jobs"))
+            runner = job_runner.Runner(
+                jobs, job_runner.Changes(), Audit(io.StringIO()),
+                journal=world.journal.path, threads=1, variant=None,
+            )  # fmt: skip
+            runner.start()
+            while not (status := jobs.find(job_id)).has_ended:  # type: ignore[union-attr]
+                await asyncio.sleep(0.05)
+            await runner.stop()
+        finally:
+            world.folder.joinpath("elsewhere").rename(world.folder / "base")
+        assert status is not None
+        assert status.end is not None
+        assert (status.state, status.end.reason) == ("failed", "DIGEST_MISMATCH")
+        assert str(world.folder) not in status.end.message
+        jobs.happened(job_id, "resumed")
+        # An event that no server writes: it has ended.
+        assert jobs.find(job_id) == status
 
     asyncio.run(scene())

@@ -24,10 +24,9 @@ from visavis.gateway.job_runner import Changes, Runner
 from visavis.gateway.jobs import Jobs, JobStatus
 from visavis.gateway.limits import page_size
 from visavis.gateway.profile_service import check_request_id
-from visavis.gateway.results import Frame, ResultReader, Spot, opened
+from visavis.gateway.results import Frame, ResultReader, Spot, message_of, opened
 from visavis.store import Place
 from visavis.v1 import job_service_pb2 as v1
-from visavis.v1 import version_pb2
 from visavis.v1.job_service_pb2_grpc import JobServiceServicer
 
 __all__ = ["JobService"]
@@ -337,11 +336,11 @@ class _Frames:
         self._pool = pool
         self._reader = reader
         self._version = version_in(reader.result.plan)
-        self._made: asyncio.Queue[v1.ReadResultsResponse | Exception | None]
+        self._made: asyncio.Queue[bytes | Exception | None]
         self._made = asyncio.Queue(_AHEAD)
         self._task = asyncio.create_task(self._make(spot))
 
-    async def next(self) -> v1.ReadResultsResponse | None:
+    async def next(self) -> bytes | None:
         """The next message; None behind the last.
 
         Raises
@@ -384,26 +383,12 @@ class _Frames:
             if ahead is not None:
                 ahead.cancel()
 
-    def _next_of(self, frames: Iterator[Frame]) -> v1.ReadResultsResponse | None:
+    def _next_of(self, frames: Iterator[Frame]) -> bytes | None:
         frame = next(frames, None)
-        return None if frame is None else _response(frame, self._version)
+        return None if frame is None else message_of(frame, self._version)
 
 
 def _looked_at(future: asyncio.Future[Any]) -> None:
     """Who stops reading must not be told of what went wrong ahead."""
     if not future.cancelled():
         future.exception()
-
-
-def _response(frame: Frame, version: version_pb2.ServingVersion) -> v1.ReadResultsResponse:
-    return v1.ReadResultsResponse(
-        version=version,
-        arrow=frame.arrow,
-        arrow_sha256=frame.sha256,
-        resume_token=frame.token,
-        part_index=frame.part_index,
-        row_count=frame.row_count,
-        is_part_end=frame.is_part_end,
-        part_digest=frame.part_digest,
-        result_digest=frame.result_digest,
-    )

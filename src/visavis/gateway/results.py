@@ -16,6 +16,7 @@ import base64
 import binascii
 import hashlib
 import struct
+from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -30,8 +31,10 @@ from visavis.gateway.limits import MESSAGE_BYTES_MAX
 from visavis.rescore import Result
 from visavis.rescore.results import plain
 from visavis.store import Place, bytes_digest
+from visavis.v1 import job_service_pb2 as v1
+from visavis.v1 import version_pb2
 
-__all__ = ["Frame", "ResultReader", "Spot", "opened"]
+__all__ = ["Frame", "ResultReader", "Spot", "message_of", "opened"]
 
 #: What the columns of a frame may weigh: much more keeps the event loop from others while it is
 #: written, much less is spent on headers.
@@ -52,7 +55,10 @@ _ROW_BYTES: Final = 4 + 8 + 8 + 2
 #: Of an element of a list: two numbers and an offset.
 _REASON_BYTES: Final = 8 + 4 + 1
 
-Int64 = npt.NDArray[np.int64]
+#: Of a field of bytes: its number, shifted, and how it is written.
+_ARROW_TAG: Final = bytes([v1.ReadResultsResponse.ARROW_FIELD_NUMBER << 3 | 2])
+
+Offsets = npt.NDArray[np.int32]
 
 
 class Spot(NamedTuple):
@@ -72,7 +78,7 @@ class Frame(NamedTuple):
 
     Attributes
     ----------
-    arrow : bytes
+    arrow : pyarrow.Buffer
     sha256 : str
         Of `arrow`, in hex.
     token : str
@@ -83,7 +89,7 @@ class Frame(NamedTuple):
         Empty but where the part, the last part ends.
     """
 
-    arrow: bytes
+    arrow: pa.Buffer
     sha256: str
     token: str
     part_index: int
@@ -105,6 +111,35 @@ def opened(place: Place) -> Result:
         return Result.open(place)
     except InputError as error:
         raise CorruptionError(str(error)) from error
+
+
+def message_of(frame: Frame, version: version_pb2.ServingVersion) -> bytes:
+    """A frame as the bytes of its ReadResultsResponse.
+
+    The columns are put before the rest, as protobuf allows: through a message object they would be
+    copied twice more.
+    """
+    rest = v1.ReadResultsResponse(
+        version=version,
+        arrow_sha256=frame.sha256,
+        resume_token=frame.token,
+        part_index=frame.part_index,
+        row_count=frame.row_count,
+        is_part_end=frame.is_part_end,
+        part_digest=frame.part_digest,
+        result_digest=frame.result_digest,
+    )
+    return b"".join((_ARROW_TAG, _varint(frame.arrow.size), frame.arrow, rest.SerializeToString()))
+
+
+def _varint(number: int) -> bytes:
+    """A length as protobuf writes it."""
+    digits = bytearray()
+    while number > 0x7F:
+        digits.append(number & 0x7F | 0x80)
+        number >>= 7
+    digits.append(number)
+    return bytes(digits)
 
 
 class ResultReader:
@@ -183,9 +218,9 @@ class ResultReader:
         """
         entry = self.result.manifest.parts[spot.part_index]
         is_last = spot.part_index + 1 == self.part_count
-        weights, begin = _weights(batch), spot.row
+        weights, begin = _Weights(batch), spot.row
         while True:
-            end = _cut(weights, begin)
+            end = _cut(weights, begin, batch.num_rows)
             arrow = _stream(batch.slice(begin, end - begin))
             is_end = end == batch.num_rows
             after = Spot(spot.part_index + 1, 0) if is_end else Spot(spot.part_index, end)
@@ -204,46 +239,57 @@ class ResultReader:
             begin = end
 
 
-def _weights(batch: pa.RecordBatch) -> Int64:
-    """What the rows before each row weigh, and all of them, in bytes: n + 1 numbers."""
-    weights = np.arange(batch.num_rows + 1, dtype=np.int64) * _ROW_BYTES
-    for column in batch.columns:
-        if pa.types.is_string(column.type):
-            weights += _offsets(column) + np.arange(len(column) + 1) * 4
-        elif pa.types.is_list(column.type):
-            lists = _offsets(column)
-            names = _offsets(column.values.field("indicator"))
-            weights += names[lists] + lists * _REASON_BYTES + np.arange(len(column) + 1) * 4
-    return weights
+class _Weights:
+    """What rows of a part weigh in a frame, in bytes: looked up, not laid out for all rows."""
+
+    def __init__(self, batch: pa.RecordBatch) -> None:
+        self._row_bytes = _ROW_BYTES
+        self._texts: list[Offsets] = []
+        self._lists: list[tuple[Offsets, Offsets]] = []
+        for column in batch.columns:
+            if pa.types.is_string(column.type):
+                self._texts.append(_offsets(column))
+            elif pa.types.is_list(column.type):
+                names = column.values.field("indicator")
+                self._lists.append((_offsets(column), _offsets(names)))
+        self._row_bytes += 4 * (len(self._texts) + len(self._lists))
+
+    def before(self, row: int) -> int:
+        """What the rows before one weigh."""
+        weight = row * self._row_bytes + sum(int(ends[row]) for ends in self._texts)
+        for ends, names in self._lists:
+            count = int(ends[row])
+            weight += count * _REASON_BYTES + int(names[count])
+        return weight
 
 
-def _offsets(column: pa.Array) -> Int64:
+def _offsets(column: pa.Array) -> Offsets:
     """Where the cells of a column of texts or lists begin, and where the last one ends."""
     if not len(column):
-        return np.zeros(1, dtype=np.int64)
+        return np.zeros(1, dtype=np.int32)
     bounds = np.frombuffer(column.buffers()[1], dtype=np.int32)
-    return bounds[column.offset : column.offset + len(column) + 1].astype(np.int64)
+    return bounds[column.offset : column.offset + len(column) + 1]
 
 
-def _cut(weights: Int64, begin: int) -> int:
+def _cut(weights: _Weights, begin: int, count: int) -> int:
     """Where a frame that begins at a row ends: at least a row further, if there is one."""
-    count = len(weights) - 1
-    end = int(np.searchsorted(weights, weights[begin] + FRAME_BYTES, side="right")) - 1
+    weight_before = weights.before(begin)
+    rows = range(begin, count + 1)
+    end = begin + bisect_right(rows, weight_before + FRAME_BYTES, key=weights.before) - 1
     end = min(max(end, begin + 1), count)
-    weight = int(weights[end] - weights[begin])
+    weight = weights.before(end) - weight_before
     if weight > MESSAGE_BYTES_MAX - _SLACK:
         reason = f"holds an opportunity of {weight} bytes, which no message can carry"
         raise LimitError(reason, field="job_id")
     return end
 
 
-def _stream(batch: pa.RecordBatch) -> bytes:
+def _stream(batch: pa.RecordBatch) -> pa.Buffer:
     """One whole Arrow IPC stream."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
+    return sink.getvalue()
 
 
 def _sealed(said: bytes) -> bytes:
