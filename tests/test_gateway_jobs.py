@@ -27,6 +27,7 @@ from visavis.errors import CorruptionError, ReusedError, StorageError
 from visavis.gateway import job_runner, job_service, results
 from visavis.gateway.audit import Audit
 from visavis.gateway.job_files import (
+    JobEvent,
     JobRecord,
     catalog_at,
     event_name,
@@ -892,31 +893,62 @@ def test_a_killed_server_takes_its_jobs_up_again(world: World) -> None:
 
 
 def test_a_job_that_lost_its_base_or_its_journal_says_so(world: World) -> None:
+    async def ended(job_id: str, journal: Path | None) -> JobEvent:
+        """How it ends on a server with some journal."""
+        jobs = read_again(Folder(world.folder / "jobs"))
+        audit = Audit(io.StringIO())
+        runner = job_runner.Runner(
+            jobs, job_runner.Changes(), audit, journal=journal, threads=1, variant=None
+        )
+        runner.start()
+        while (status := jobs.find(job_id)) is None or status.end is None:
+            await asyncio.sleep(0.05)
+        await runner.stop()
+        return status.end
+
     async def scene() -> None:
         world.journal.append(objections=["c05"])
         async with jobs_of(world) as (gateway, client):
             # Nothing computes yet.
             await gateway._jobs._runner.stop()
-            job_id = (await create(client, "one")).job.job_id
+            first = (await create(client, "one")).job.job_id
+        failed = await ended(first, None)
+        assert (failed.kind, failed.reason) == ("failed", "JOURNAL_ABSENT")
+        async with jobs_of(world) as (gateway, client):
+            await gateway._jobs._runner.stop()
+            assert (await create(client, "two")).job.job_id == first
         world.folder.joinpath("base").rename(world.folder / "elsewhere")
-        try:
-            jobs = read_again(Folder(world.folder / "jobs"))
-            runner = job_runner.Runner(
-                jobs, job_runner.Changes(), Audit(io.StringIO()),
-                journal=world.journal.path, threads=1, variant=None,
-            )  # fmt: skip
-            runner.start()
-            while not (status := jobs.find(job_id)).has_ended:  # type: ignore[union-attr]
-                await asyncio.sleep(0.05)
-            await runner.stop()
-        finally:
-            world.folder.joinpath("elsewhere").rename(world.folder / "base")
-        assert status is not None
-        assert status.end is not None
-        assert (status.state, status.end.reason) == ("failed", "DIGEST_MISMATCH")
-        assert str(world.folder) not in status.end.message
-        jobs.happened(job_id, "resumed")
-        # An event that no server writes: it has ended.
-        assert jobs.find(job_id) == status
+        failed = await ended(first, world.journal.path)
+        assert (failed.kind, failed.reason) == ("failed", "DIGEST_MISMATCH")
+        assert str(world.folder) not in failed.message
+        world.folder.joinpath("elsewhere").rename(world.folder / "base")
+        async with jobs_of(world) as (gateway, client):
+            await gateway._jobs._runner.stop()
+            assert (await create(client, "three")).job.job_id == first
+        # Who is forgotten takes the plan along.
+        world.journal.forget("c09")
+        failed = await ended(first, world.journal.path)
+        assert (failed.kind, failed.reason) == ("failed", "VERSION_CHANGED")
 
     asyncio.run(scene())
+
+
+def test_jobs_may_lie_in_an_object_store(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("obstore")
+    monkeypatch.setenv("VISAVIS_CACHE", str(tmp_path / "cache"))
+
+    async def scene() -> Any:
+        async with listening(world, jobs=f"file://{tmp_path}/bucket/shop") as (_, client):
+            job_id = (await create(client, "one")).job.job_id
+            job = (await watched(client, job_id))[-1]
+            assert job.state == V1.JOB_STATE_SUCCEEDED
+            frames = await frames_of(client, job_id)
+            assert frames[-1].result_digest == job.result_digest
+        async with listening(world, jobs=f"file://{tmp_path}/bucket/shop") as (_, client):
+            assert await get(client, job_id) == job
+        return job
+
+    job = asyncio.run(scene())
+    assert job.result_digest == batch(world, "batch").manifest.digest

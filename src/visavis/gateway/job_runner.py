@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -221,16 +222,21 @@ class Runner:
         assert process.stdin is not None  # noqa: S101 (asked for above)
         assert process.stdout is not None  # noqa: S101
         end: dict[str, Any] | None = None
+        has_begun = False
         try:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 process.stdin.write(self._task_of(status))
                 await process.stdin.drain()
             async for line in process.stdout:
                 said = json.loads(line)
-                if said["event"] == "parts":
-                    await self._progress(status.job_id, said)
-                else:
+                if said["event"] != "parts":
                     end = said
+                    continue
+                if said["has_begun"] and not has_begun:
+                    await asyncio.to_thread(self._jobs.happened, status.job_id, "started")
+                    has_begun = True
+                self._jobs.set_done(status.job_id, said["done"])
+                self._changes.notify()
             await process.wait()
         finally:
             minder.cancel()
@@ -248,19 +254,16 @@ class Runner:
         }
         return json.dumps(said).encode() + b"\n"
 
-    async def _progress(self, job_id: str, said: dict[str, Any]) -> None:
-        if said["has_begun"]:
-            await asyncio.to_thread(self._jobs.happened, job_id, "started")
-        self._jobs.set_done(job_id, said["done"])
-        self._changes.notify()
-
     async def _mind(self, job_id: str, process: asyncio.subprocess.Process) -> None:
         """End a process whose job was cancelled, or whose server is about to stop."""
+        looked_at = time.monotonic()
         while True:
             change = self._changes.next()
-            if self._lock.is_shared:
+            # Another process may have cancelled it; what was done here is known.
+            if self._lock.is_shared and time.monotonic() - looked_at >= _LOOK_S:
                 with contextlib.suppress(StorageError):
                     await asyncio.to_thread(self._jobs.refresh)
+                looked_at = time.monotonic()
             if self._is_stopping or self._has_ended(job_id):
                 await _end(process)
                 return

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import grpc
 
@@ -79,6 +79,7 @@ class JobService(JobServiceServicer):
         self._changes = Changes()
         self._creating = threading.Lock()
         self._is_draining = False
+        self._looks: dict[str, _Look] = {}
         self._readers = _Seats(_READERS_MAX)
         self._watchers = _Seats(_WATCHERS_MAX)
         self._reading = ThreadPoolExecutor(2, thread_name_prefix="visavis-results")
@@ -263,7 +264,7 @@ class JobService(JobServiceServicer):
         with self._watchers.one("watched"):
             while True:
                 change = self._changes.next()
-                job, has_ended = await asyncio.to_thread(self._seen, job_id)
+                job, has_ended = await self._look(job_id, change)
                 if job != told:
                     await call.write(v1.WatchJobResponse(job=job))
                     told = job
@@ -272,6 +273,19 @@ class JobService(JobServiceServicer):
                 self._check_draining()
                 await Changes.wait(change, look_s)
                 await asyncio.sleep(_BREATH_S)
+
+    async def _look(self, job_id: str, change: asyncio.Event) -> tuple[v1.Job, bool]:
+        """A job as it is now, and whether it has ended: one look for all who wait for one."""
+        look = self._looks.get(job_id)
+        if look is None or look.change is not change:
+            task = asyncio.create_task(asyncio.to_thread(self._seen, job_id))
+            task.add_done_callback(_looked_at)
+            look = self._looks[job_id] = _Look(change, task)
+        try:
+            return await asyncio.shield(look.task)
+        finally:
+            if look.task.done() and self._looks.get(job_id) is look:
+                del self._looks[job_id]
 
     def _seen(self, job_id: str) -> tuple[v1.Job, bool]:
         status = self._known(job_id)
@@ -304,6 +318,13 @@ class JobService(JobServiceServicer):
             raise RefusedError(code, "JOB_NOT_SUCCEEDED", reason)
         reader = ResultReader(opened(result_at(self._jobs.place, status.job_id)))
         return reader, reader.spot(request.resume_token)
+
+
+class _Look(NamedTuple):
+    """A look at a job, begun before some change, and what is seen."""
+
+    change: asyncio.Event
+    task: asyncio.Task[tuple[v1.Job, bool]]
 
 
 class _Seats:
@@ -389,6 +410,6 @@ class _Frames:
 
 
 def _looked_at(future: asyncio.Future[Any]) -> None:
-    """Who stops reading must not be told of what went wrong ahead."""
+    """Who is gone must not be told of what went wrong."""
     if not future.cancelled():
         future.exception()

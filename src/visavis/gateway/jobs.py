@@ -51,18 +51,15 @@ class JobStatus:
 
     Attributes
     ----------
+    job_id : str
     record : JobRecord
     events : tuple of JobEvent
         In the order of their numbers.
     """
 
+    job_id: str
     record: JobRecord
     events: tuple[JobEvent, ...] = ()
-
-    @property
-    def job_id(self) -> str:
-        """The digest of its plan."""
-        return self.record.job_id
 
     @property
     def state(self) -> JobState:
@@ -117,7 +114,10 @@ class Jobs:
     ) -> None:
         self.place = place
         self._on_damage = on_damage
-        self._lock = threading.RLock()
+        #: Held while something is decided and written, and while files are read.
+        self._writing = threading.RLock()
+        #: Held for what is in memory alone: who only asks waits for no disk.
+        self._lock = threading.Lock()
         self._records: dict[str, JobRecord] = {}
         self._events: dict[str, dict[int, JobEvent]] = {}
         self._damaged: dict[str, CorruptionError] = {}
@@ -131,11 +131,13 @@ class Jobs:
         StorageError
             If the place cannot be read.
         """
-        with self._lock:
-            for name in self.place.names(JOBS):
-                found = named_event(name)
-                if found is not None and not self._is_known(*found):
-                    self._take_in(*found)
+        with self._writing:
+            found = [named_event(name) for name in self.place.names(JOBS)]
+            new = [each for each in found if each is not None and not self._is_known(*each)]
+            for job_id, number in new:
+                self._take_in(job_id, number)
+            for job_id in {each for each, _ in new}:
+                self._check_whole(job_id)
 
     def find(self, job_id: str) -> JobStatus | None:
         """A job as it is known here; None if there is none.
@@ -148,33 +150,17 @@ class Jobs:
         with self._lock:
             if job_id in self._damaged:
                 raise self._damaged[job_id]
-            events = self._events.get(job_id, {})
-            # An id that no listing has shown is a stranger's text, and must name no file.
-            if job_id not in self._records and not events:
-                return None
-            numbers = range(1, max(events, default=0) + 1)
-            for number in (0, *numbers):
-                # A listing need not show what was written while it was made.
-                if not self._is_known(job_id, number):
-                    self._take_in(job_id, number)
             record = self._records.get(job_id)
-            if record is None or any(number not in events for number in numbers):
-                raise CorruptionError(f"{self.place}: a file of job {job_id} is missing")
-            return JobStatus(record, tuple(events[number] for number in numbers))
+            if record is None:
+                return None
+            events = self._events.get(job_id, {})
+            return JobStatus(job_id, record, tuple(events[n] for n in sorted(events)))
 
     def all(self) -> list[JobStatus]:
         """All jobs that can be read, newest first, then by id."""
         with self._lock:
-            found = []
-            for job_id in list(self._records):
-                try:
-                    status = self.find(job_id)
-                except CorruptionError as error:
-                    self._set_damaged(job_id, error)
-                    continue
-                assert status is not None  # noqa: S101 (its record is here)
-                found.append(status)
-        found.sort(key=lambda each: each.job_id)
+            ids = sorted(self._records.keys() - self._damaged.keys())
+        found = [each for each in map(self.find, ids) if each is not None]
         return sorted(found, key=lambda each: each.record.created_at, reverse=True)
 
     def next_waiting(self) -> JobStatus | None:
@@ -209,7 +195,7 @@ class Jobs:
             If the request id was used with other content.
         CorruptionError, StorageError
         """
-        with self._lock:
+        with self._writing:
             self.refresh()
             known = self.find(record.job_id)
             number: int | None = 0
@@ -228,7 +214,7 @@ class Jobs:
     def _finished(self, said: RequestRecord) -> JobStatus:
         """The job of a request, whose effect is there when this returns."""
         job_id = said.record.job_id
-        with self._lock:
+        with self._writing:
             if said.number == 0:
                 self._write(job_id, 0, said.record)
             self.refresh()
@@ -256,7 +242,7 @@ class Jobs:
         ------
         CorruptionError, StorageError
         """
-        with self._lock:
+        with self._writing:
             while True:
                 self.refresh()
                 status = self.find(job_id)
@@ -296,11 +282,13 @@ class Jobs:
                 self._done[job_id] = count
 
     def _is_known(self, job_id: str, number: int) -> bool:
-        if job_id in self._damaged:
-            return True
-        return number in self._events.get(job_id, {}) if number else job_id in self._records
+        with self._lock:
+            if job_id in self._damaged:
+                return True
+            return number in self._events.get(job_id, {}) if number else job_id in self._records
 
     def _take_in(self, job_id: str, number: int) -> None:
+        """Read one file, if it is there."""
         name = event_name(job_id, number)
         content = self.place.read(name)
         if content is None:
@@ -311,18 +299,32 @@ class Jobs:
                 record = _parsed(JobRecord, content, named)
                 if record.job_id != job_id:
                     raise CorruptionError(f"{named} is of another job")
-                self._records[job_id] = record
+                with self._lock:
+                    self._records[job_id] = record
                 return
             event = _parsed(JobEvent, content, named)
             if (event.job_id, event.number) != (job_id, number):
                 raise CorruptionError(f"{named} is of another job or place")
-            self._events.setdefault(job_id, {})[number] = event
+            with self._lock:
+                self._events.setdefault(job_id, {})[number] = event
         except CorruptionError as error:
             self._set_damaged(job_id, error)
 
+    def _check_whole(self, job_id: str) -> None:
+        """Mark a job as damaged that lacks its record, or an event between others."""
+        with self._lock:
+            numbers = range(1, max(self._events.get(job_id, {}), default=0) + 1)
+        for number in (0, *numbers):
+            # A listing need not show what was written while it was made.
+            if not self._is_known(job_id, number):
+                self._take_in(job_id, number)
+            if not self._is_known(job_id, number):
+                name = event_name(job_id, number)
+                self._set_damaged(job_id, CorruptionError(f"{self.place}/{name} is missing"))
+
     def _set_damaged(self, job_id: str, error: CorruptionError) -> None:
-        self._damaged[job_id] = error
-        self._records.pop(job_id, None)
+        with self._lock:
+            self._damaged[job_id] = error
         self._on_damage(error)
 
     def _write(self, job_id: str, number: int, content: JobRecord | JobEvent) -> None:
