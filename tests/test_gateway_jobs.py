@@ -23,6 +23,7 @@ from gateways import AS_OF, Client, Code, World, a_catalog, listening, refused_a
 from visavis.digest import canonical_digest
 from visavis.domain import utc_now
 from visavis.engine.matches import OPPORTUNITY_SCHEMA
+from visavis.erasure import forget_in_result
 from visavis.errors import CorruptionError, ReusedError, StorageError
 from visavis.gateway import job_runner, job_service, results
 from visavis.gateway.audit import Audit
@@ -144,6 +145,16 @@ def test_a_job_is_the_batch_byte_for_byte(world: World, monkeypatch: pytest.Monk
                     await frames_of(client, job.job_id, frames[at].resume_token)
                     == (frames[at + 1 :])
                 )
+            # An erasure makes it another result: nobody goes on in the middle of it.
+            gone = table_in(frames[0])["customer_id"][0].as_py()
+            forget_in_result(Folder(world.folder / "jobs" / "results" / job.job_id), gone)
+            await refused_as(
+                frames_of(client, job.job_id, frames[0].resume_token),
+                Code.INVALID_ARGUMENT,
+                "INVALID_TOKEN",
+            )
+            for frame in await frames_of(client, job.job_id):
+                assert gone not in table_in(frame)["customer_id"].to_pylist()
             return job, frames
 
     job, frames = asyncio.run(scene())
@@ -229,6 +240,7 @@ def part_files(world: World, job_id: str) -> dict[str, int]:
 
 def test_jobs_wait_for_each_other_and_a_cancelled_one_goes_on(world: World, gate: Gate) -> None:
     pending, running = V1.JOB_STATE_PENDING, V1.JOB_STATE_RUNNING
+    audit = io.StringIO()
     other = a_catalog(bias=1.0)
     other.write(world.folder / "other.parquet")
     gate.open(2)
@@ -244,7 +256,7 @@ def test_jobs_wait_for_each_other_and_a_cancelled_one_goes_on(world: World, gate
                 return ids
 
     async def scene() -> tuple[str, str]:
-        async with jobs_of(world) as (_, client):
+        async with jobs_of(world, audit=audit) as (_, client):
             first = (await create(client, "first")).job.job_id
             job = await until(client, first, lambda job: job.done_part_count == 2)
             assert job.state == running
@@ -290,6 +302,9 @@ def test_jobs_wait_for_each_other_and_a_cancelled_one_goes_on(world: World, gate
             return first, second
 
     first, second = asyncio.run(scene())
+    lines = [json.loads(line) for line in audit.getvalue().splitlines()]
+    assert {"JobService/CancelJob", first} <= {each for line in lines for each in line.values()}
+    assert '"fault"' not in audit.getvalue()
     for job_id, out, options in ((first, "one", {}), (second, "two", {"as_of": "2026-03-02"})):
         found = Result.open(world.folder / "jobs" / "results" / job_id)
         assert found.manifest.digest == batch(world, out, **options).manifest.digest

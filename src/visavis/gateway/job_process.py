@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import threading
 import traceback
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -57,16 +57,18 @@ class StaleError(VisavisError):
 def main() -> None:
     """Compute one job."""
     os.nice(_NICE)
+    # What a library prints must not be taken for what is said here.
+    say = partial(_say, os.dup(1))
+    os.dup2(2, 1)
     said = json.loads(_first_line())
     threading.Thread(target=_end_with_input, daemon=True).start()
     end: dict[str, Any]
     try:
-        end = {"event": "succeeded", **_about(_computed(said))}
+        end = {"event": "succeeded", **_about(_computed(said, say))}
     except Exception as error:
         end = {"event": "failed", **_why(error)}
-    _say(end)
-    # The thread waits for input for ever, which an orderly end would wait for.
-    sys.stdout.flush()
+    say(end)
+    # The thread waits for input for ever, and an orderly end would wait for the thread.
     os._exit(0)
 
 
@@ -87,7 +89,7 @@ def _end_with_input() -> None:
     os._exit(1)
 
 
-def _computed(said: dict[str, Any]) -> Report:
+def _computed(said: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> Report:
     place, threads = open_place(said["place"]), said["threads"]
     pa.set_cpu_count(threads)
     job = planned_again(place, said["job_id"], said["journal"], said["variant"])
@@ -99,7 +101,7 @@ def _computed(said: dict[str, Any]) -> Report:
         done = job.plan.part_count - event.counts.parts + event.counts.done
         if (has_begun, done) != told:
             told = has_begun, done
-            _say({"event": "parts", "done": done, "has_begun": has_begun})
+            say({"event": "parts", "done": done, "has_begun": has_begun})
 
     return job.run(partial(ThreadPool, threads=threads), on_event=tell)
 
@@ -184,8 +186,10 @@ def _why(error: Exception) -> dict[str, Any]:
     return {**told, "where": where}
 
 
-def _say(what: dict[str, Any]) -> None:
-    print(json.dumps(what), flush=True)  # noqa: T201 (this is how it is heard)
+def _say(out: int, what: dict[str, Any]) -> None:
+    line = json.dumps(what).encode() + b"\n"
+    while line:
+        line = line[os.write(out, line) :]
 
 
 if __name__ == "__main__":

@@ -34,8 +34,9 @@ _LOOK_S: Final = 1.0
 #: A job whose process dies so often without a part more is given up.
 _DEATHS_MAX: Final = 3
 
-#: Before what failed for want of storage, or died, is tried again.
+#: Before what failed for want of storage, or died, is tried again; then twice as long, and so on.
 _PAUSE_S: Final = 1.0
+_PAUSE_MAX_S: Final = 30.0
 
 #: How long a process that was told to end may take.
 _END_S: Final = 5.0
@@ -146,22 +147,19 @@ class Runner:
         self._lock.release()
 
     async def _run(self) -> None:
+        pause_s = _PAUSE_S
         while not self._is_stopping:
-            change = self._changes.next()
-            wait_s = self.look_s
+            change, wait_s = self._changes.next(), self.look_s
             try:
                 status = await asyncio.to_thread(self._take)
                 if status is not None:
                     await self._attempt(status)
-                    continue
-            except VisavisError as error:
-                # Storage that is out of reach now may be back later.
-                self._log(error)
-                wait_s = _PAUSE_S
+                pause_s = _PAUSE_S
             except Exception as error:
-                self._log(error)
-                wait_s = _PAUSE_S
-            if not self._is_stopping:
+                # Storage that is out of reach now may be back later.
+                self._audit.write("fault", type(error).__name__, "JOBS")
+                status, wait_s, pause_s = None, pause_s, min(2 * pause_s, _PAUSE_MAX_S)
+            if status is None and not self._is_stopping:
                 await Changes.wait(change, wait_s)
 
     def _take(self) -> JobStatus | None:
@@ -300,9 +298,6 @@ class Runner:
         # An objection counts in every result that is made from then on.
         message = f"customers objected since offset {plan.journal_offset}: create another job"
         return _failed("VERSION_CHANGED", message)
-
-    def _log(self, error: Exception) -> None:
-        self._audit.write("fault", type(error).__name__, "JOBS")
 
 
 def _failed(reason: str, message: str) -> dict[str, Any]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -19,12 +18,13 @@ from visavis.gateway.desk import Desk, remaining_s
 from visavis.gateway.errors import RETRY_S, RefusedError, abort, fault_of
 from visavis.gateway.job_creation import content_of, record_of
 from visavis.gateway.job_files import result_at
-from visavis.gateway.job_messages import job_of, page_of_jobs, version_in
+from visavis.gateway.job_messages import job_of, page_of_jobs
 from visavis.gateway.job_runner import Changes, Runner
+from visavis.gateway.job_streams import Frames, Seats, busy, looked_at
 from visavis.gateway.jobs import Jobs, JobStatus
 from visavis.gateway.limits import page_size
 from visavis.gateway.profile_service import check_request_id
-from visavis.gateway.results import Frame, ResultReader, Spot, message_of, opened
+from visavis.gateway.results import ResultReader, Spot, opened
 from visavis.store import Place
 from visavis.v1 import job_service_pb2 as v1
 from visavis.v1.job_service_pb2_grpc import JobServiceServicer
@@ -36,9 +36,6 @@ _READERS_MAX: Final = 8
 
 #: Jobs that are watched at a time, by everybody.
 _WATCHERS_MAX: Final = 1_000
-
-#: Frames made ahead of the one that is being written.
-_AHEAD: Final = 3
 
 #: Who does not read for so long gives up the seat, and may go on behind the last frame.
 _STALL_S: Final = 60.0
@@ -80,8 +77,8 @@ class JobService(JobServiceServicer):
         self._creating = threading.Lock()
         self._is_draining = False
         self._looks: dict[str, _Look] = {}
-        self._readers = _Seats(_READERS_MAX)
-        self._watchers = _Seats(_WATCHERS_MAX)
+        self._readers = Seats(_READERS_MAX)
+        self._watchers = Seats(_WATCHERS_MAX)
         self._reading = ThreadPoolExecutor(2, thread_name_prefix="visavis-results")
         self._held = None if place is None else Jobs(place, self._tell_damage)
         self._runner = None
@@ -279,7 +276,7 @@ class JobService(JobServiceServicer):
         look = self._looks.get(job_id)
         if look is None or look.change is not change:
             task = asyncio.create_task(asyncio.to_thread(self._seen, job_id))
-            task.add_done_callback(_looked_at)
+            task.add_done_callback(looked_at)
             look = self._looks[job_id] = _Look(change, task)
         try:
             return await asyncio.shield(look.task)
@@ -296,7 +293,7 @@ class JobService(JobServiceServicer):
         reader, spot = await self._desk.run(work, remaining_s=remaining_s(call), queue="job")
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._readers.one("read"))
-            frames = _Frames(self._reading, reader, spot)
+            frames = Frames(self._reading, reader, spot)
             stack.callback(frames.stop)
             while (frame := await frames.next()) is not None:
                 self._check_draining()
@@ -309,7 +306,7 @@ class JobService(JobServiceServicer):
                 finally:
                     write.cancel()
                 if not done:
-                    raise _busy(f"nothing was read for {_STALL_S:g} s: go on behind this frame")
+                    raise busy(f"nothing was read for {_STALL_S:g} s: go on behind this frame")
 
     def _opened(self, request: v1.ReadResultsRequest) -> tuple[ResultReader, Spot]:
         status = self._status(request.job_id)
@@ -325,91 +322,3 @@ class _Look(NamedTuple):
 
     change: asyncio.Event
     task: asyncio.Task[tuple[v1.Job, bool]]
-
-
-class _Seats:
-    """So many streams at a time."""
-
-    def __init__(self, most: int) -> None:
-        self._left = most
-
-    @contextmanager
-    def one(self, done: str) -> Iterator[None]:
-        """A seat, or a refusal that says when to come back."""
-        if not self._left:
-            raise _busy(f"as many results or jobs as can be are being {done}")
-        self._left -= 1
-        try:
-            yield
-        finally:
-            self._left += 1
-
-
-def _busy(reason: str) -> RefusedError:
-    code = grpc.StatusCode.RESOURCE_EXHAUSTED
-    return RefusedError(code, "OVERLOADED", reason, retry_s=RETRY_S)
-
-
-class _Frames:
-    """Messages of a result, made in threads a little ahead of who writes them."""
-
-    def __init__(self, pool: ThreadPoolExecutor, reader: ResultReader, spot: Spot) -> None:
-        self._pool = pool
-        self._reader = reader
-        self._version = version_in(reader.result.plan)
-        self._made: asyncio.Queue[bytes | Exception | None]
-        self._made = asyncio.Queue(_AHEAD)
-        self._task = asyncio.create_task(self._make(spot))
-
-    async def next(self) -> bytes | None:
-        """The next message; None behind the last.
-
-        Raises
-        ------
-        VisavisError
-            What went wrong when it was made.
-        """
-        made = await self._made.get()
-        if isinstance(made, Exception):
-            raise made
-        return made
-
-    def stop(self) -> None:
-        """Make no more, and keep nothing."""
-        self._task.cancel()
-        while not self._made.empty():
-            self._made.get_nowait()
-
-    async def _make(self, spot: Spot) -> None:
-        loop, reader = asyncio.get_running_loop(), self._reader
-        ahead: asyncio.Future[Any] | None = None
-        try:
-            for index in range(spot.part_index, reader.part_count):
-                part = ahead or loop.run_in_executor(self._pool, reader.part, index)
-                ahead, batch = None, await part
-                if index + 1 < reader.part_count:
-                    ahead = loop.run_in_executor(self._pool, reader.part, index + 1)
-                    ahead.add_done_callback(_looked_at)
-                row = spot.row if index == spot.part_index else 0
-                frames = reader.frames(batch, Spot(index, row))
-                while True:
-                    made = await loop.run_in_executor(self._pool, self._next_of, frames)
-                    if made is None:
-                        break
-                    await self._made.put(made)
-            await self._made.put(None)
-        except Exception as error:
-            await self._made.put(error)
-        finally:
-            if ahead is not None:
-                ahead.cancel()
-
-    def _next_of(self, frames: Iterator[Frame]) -> bytes | None:
-        frame = next(frames, None)
-        return None if frame is None else message_of(frame, self._version)
-
-
-def _looked_at(future: asyncio.Future[Any]) -> None:
-    """Who is gone must not be told of what went wrong."""
-    if not future.cancelled():
-        future.exception()
