@@ -70,8 +70,12 @@ class Desk:
         self._serving: Serving | None = None
         self._is_draining = False
         slots: dict[Queue, int] = {
-            "match": threads, "batch": threads, "audience": 2, "change": 2, "job": 4
-        }  # fmt: skip
+            "match": threads,
+            "batch": threads,
+            "audience": 2,
+            "change": 2,
+            "job": 4,
+        }
         self._lines = {
             name: Line(name, count, target_s=_WAITS_S[name][0], burst_s=_WAITS_S[name][1])
             for name, count in slots.items()

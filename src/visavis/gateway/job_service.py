@@ -15,7 +15,7 @@ import grpc
 
 from visavis.errors import CorruptionError, NotFoundError
 from visavis.gateway.desk import Desk, remaining_s
-from visavis.gateway.errors import RETRY_S, RefusedError, abort, fault_of
+from visavis.gateway.errors import RETRY_S, RefusedError, abort
 from visavis.gateway.job_creation import content_of, record_of
 from visavis.gateway.job_files import result_at
 from visavis.gateway.job_messages import job_of, page_of_jobs
@@ -242,9 +242,7 @@ class JobService(JobServiceServicer):
         try:
             await work()
         except Exception as error:
-            fault = fault_of(error, missing=("job", job_id))
-            self._desk.log(fault, error)
-            await abort(call, fault)
+            await abort(call, self._desk.fault(error, "job", missing=("job", job_id)))
 
     def _check_draining(self) -> None:
         if self._is_draining:
