@@ -967,3 +967,42 @@ def test_jobs_may_lie_in_an_object_store(
 
     job = asyncio.run(scene())
     assert job.result_digest == batch(world, "batch").manifest.digest
+
+
+def test_who_asks_at_the_same_time_creates_one_job(world: World, gate: Gate) -> None:
+    async def scene() -> None:
+        async with jobs_of(world) as (_, client):
+            made = await asyncio.gather(*(create(client, f"r{n // 8}") for n in range(24)))
+            assert len({each.job.job_id for each in made}) == 1
+            assert sorted(each.is_repeated for each in made) == [False] + [True] * 23
+            days = ["2026-03-01", "2026-03-02", ""]
+            calls = (create(client, "same", as_of=days[n % 3]) for n in range(12))
+            found = await asyncio.gather(*calls, return_exceptions=True)
+            # Whoever was first decided what the id stands for.
+            assert sum(isinstance(each, grpc.aio.AioRpcError) for each in found) == 8
+            assert len(list((world.folder / "jobs" / "jobs").iterdir())) <= 3
+
+    asyncio.run(scene())
+
+
+@pytest.mark.faults
+def test_two_servers_on_one_folder_take_turns(world: World, gate: Gate) -> None:
+    gate.open(1)
+
+    async def scene() -> None:
+        async with jobs_of(world) as (first, here), jobs_of(world) as (_, there):
+            one = (await create(here, "one")).job.job_id
+            await until(here, one, lambda job: job.done_part_count == 1)
+            # What one computes is seen at the other, and stopped there.
+            await until(there, one, lambda job: job.done_part_count == 1)
+            assert len(children()) == 1
+            two = (await create(there, "two", reason_count=1)).job.job_id
+            await cancel(there, one)
+            assert (await watched(here, one))[-1].state == V1.JOB_STATE_CANCELLED
+            await until(there, two, lambda job: job.done_part_count == 1)
+            # When the one that computed is gone the other goes on.
+            await first.drain(1.0)
+            gate.open(4)
+            assert (await watched(there, two))[-1].state == V1.JOB_STATE_SUCCEEDED
+
+    asyncio.run(scene())
