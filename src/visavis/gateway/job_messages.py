@@ -71,7 +71,9 @@ def job_of(status: JobStatus, done_part_count: int) -> v1.Job:
     job.opportunity_count = end.opportunity_count
     job.result_digest = end.result_digest
     if end.kind == "failed":
-        reason = errors_pb2.ErrorReason.Value(f"ERROR_REASON_{end.reason}")
+        # A newer release may have written a reason that this one does not know.
+        reasons = dict(errors_pb2.ErrorReason.items())
+        reason = reasons.get(f"ERROR_REASON_{end.reason}", errors_pb2.ERROR_REASON_UNSPECIFIED)
         job.error.CopyFrom(v1.JobError(reason=reason, message=end.message))
     return job
 

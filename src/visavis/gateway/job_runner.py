@@ -22,7 +22,7 @@ from visavis.domain import utc_now
 from visavis.errors import CorruptionError, StorageError, VisavisError
 from visavis.gateway.audit import Audit
 from visavis.gateway.job_files import place_text
-from visavis.gateway.jobs import Jobs, JobStatus
+from visavis.gateway.jobs import Jobs, JobState, JobStatus
 from visavis.journal import Journal
 from visavis.store import FolderLock
 
@@ -179,11 +179,12 @@ class Runner:
         stale = await asyncio.to_thread(self._stale, status)
         end = stale or await self._process(status)
         done = await asyncio.to_thread(self._jobs.count_parts, job_id)
-        if end is None and not self._is_stopping and not self._has_ended(job_id):
+        if end is None:
             end = self._died(job_id, done)
             if end is None:
                 await Changes.wait(self._changes.next(), _PAUSE_S)
-        if end is None:
+                return
+        if end["event"] == "stopped":
             self._changes.notify()
             return
         if "kind" in end and end["reason"] == "UNSPECIFIED":
@@ -207,7 +208,7 @@ class Runner:
         return _failed("UNSPECIFIED", message)
 
     async def _process(self, status: JobStatus) -> dict[str, Any] | None:
-        """Run a process to its end; what it said last, None if it died or was stopped."""
+        """Run a process to its end; what it said last, None if it died."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", _MODULE),
             stdin=asyncio.subprocess.PIPE,
@@ -216,11 +217,11 @@ class Runner:
             # An interrupt at a terminal is for the server, which tells it then.
             start_new_session=True,
         )
-        minder = asyncio.create_task(self._mind(status.job_id, process))
+        stopped = asyncio.Event()
+        minder = asyncio.create_task(self._mind(status.job_id, process, stopped))
         assert process.stdin is not None  # noqa: S101 (asked for above)
         assert process.stdout is not None  # noqa: S101
         end: dict[str, Any] | None = None
-        has_begun = False
         try:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 process.stdin.write(self._task_of(status))
@@ -230,16 +231,15 @@ class Runner:
                 if said["event"] != "parts":
                     end = said
                     continue
-                if said["has_begun"] and not has_begun:
+                if said["has_begun"] and self._state(status.job_id) == "pending":
                     await asyncio.to_thread(self._jobs.happened, status.job_id, "started")
-                    has_begun = True
                 self._jobs.set_done(status.job_id, said["done"])
                 self._changes.notify()
             await process.wait()
         finally:
             minder.cancel()
             await _end(process)
-        return end
+        return {"event": "stopped"} if end is None and stopped.is_set() else end
 
     def _task_of(self, status: JobStatus) -> bytes:
         place = self._jobs.place
@@ -252,7 +252,9 @@ class Runner:
         }
         return json.dumps(said).encode() + b"\n"
 
-    async def _mind(self, job_id: str, process: asyncio.subprocess.Process) -> None:
+    async def _mind(
+        self, job_id: str, process: asyncio.subprocess.Process, stopped: asyncio.Event
+    ) -> None:
         """End a process whose job was cancelled, or whose server is about to stop."""
         looked_at = time.monotonic()
         while True:
@@ -262,17 +264,19 @@ class Runner:
                 with contextlib.suppress(StorageError):
                     await asyncio.to_thread(self._jobs.refresh)
                 looked_at = time.monotonic()
-            if self._is_stopping or self._has_ended(job_id):
+            if self._is_stopping or self._state(job_id) not in ("pending", "running"):
+                stopped.set()
                 await _end(process)
                 return
             await Changes.wait(change, self.look_s)
 
-    def _has_ended(self, job_id: str) -> bool:
+    def _state(self, job_id: str) -> JobState | None:
+        """Where a job is; None where that cannot be told any more."""
         try:
             status = self._jobs.find(job_id)
         except CorruptionError:
-            return True
-        return status is None or status.has_ended
+            return None
+        return None if status is None else status.state
 
     def _stale(self, status: JobStatus) -> dict[str, Any] | None:
         """Why a job must not be begun or gone on with any more; None if it may."""
