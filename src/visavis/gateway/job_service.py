@@ -141,9 +141,9 @@ class JobService(JobServiceServicer):
 
     async def CancelJob(self, request: Any, context: Any) -> Any:  # noqa: N802
         """See the contract."""
-        job_id = request.job_id
-        audited = ("CancelJob", {"job_id": job_id[:128]})
-        return await self._answer(context, partial(self._cancel, job_id), job_id, audited)
+        told: dict[str, str] = {}
+        work = partial(self._cancel, request.job_id, told)
+        return await self._answer(context, work, request.job_id, ("CancelJob", told))
 
     async def WatchJob(self, request: Any, context: Any) -> None:  # noqa: N802
         """See the contract."""
@@ -205,8 +205,10 @@ class JobService(JobServiceServicer):
         shown, token = page_of_jobs(jobs.all(), request, size)
         return v1.ListJobsResponse(jobs=map(self._message, shown), next_page_token=token)
 
-    def _cancel(self, job_id: str) -> v1.CancelJobResponse:
+    def _cancel(self, job_id: str, told: dict[str, str]) -> v1.CancelJobResponse:
         status = self._status(job_id)
+        # Not before: what is no job's id may be anybody's.
+        told["job_id"] = status.job_id
         status = self._jobs.happened(status.job_id, "cancelled")
         self._changes.notify_soon()
         return v1.CancelJobResponse(job=self._message(status))
