@@ -134,7 +134,7 @@ def test_no_message_ends_without_a_reason(tmp_path: Path, method: str) -> None:
         await client.one("c01")
 
     with World(tmp_path) as world:
-        served(world, scene, audit=audit)
+        served(world, scene, audit=audit, jobs=str(tmp_path / "jobs"))
     assert '"fault"' not in audit.getvalue()
 
 

@@ -62,6 +62,13 @@ def serve(
         list[str] | None,
         typer.Option(help="Below it PublishVersion finds sources. May be given many times."),
     ] = None,
+    jobs: Annotated[
+        str | None,
+        typer.Option(help="Where jobs and their results lie: folder, or URL; needed for jobs."),
+    ] = None,
+    job_threads: Annotated[
+        int | None, typer.Option(min=1, help="Of a job; default: half of the processors.")
+    ] = None,
     reflection: Annotated[
         bool, typer.Option("--reflection", help="Tell callers which calls there are.")
     ] = False,
@@ -119,10 +126,13 @@ def serve(
             has_reflection=reflection,
             roots=root or (),
             threads=threads or len(os.sched_getaffinity(0)),
+            jobs=jobs,
+            job_threads=job_threads or max(1, len(os.sched_getaffinity(0)) // 2),
+            variant=variant,
             access=Audit(sys.stdout, event="access") if access_log else None,
             metrics_address=_port_of(metrics_address, post),
         )
-        with named(address="--address", metrics_address="--metrics-address"):
+        with named(address="--address", metrics_address="--metrics-address", path="--jobs"):
             gateway = Gateway(
                 settings, journal=opened, fellows=None if post is None else post.fellows
             )

@@ -56,13 +56,16 @@ class CatalogService(CatalogServiceServicer):
     ----------
     desk : Desk
     publishing : Publishing
-    has_journal : bool
+    has_journal, has_jobs : bool
     """
 
-    def __init__(self, desk: Desk, publishing: Publishing, *, has_journal: bool) -> None:
+    def __init__(
+        self, desk: Desk, publishing: Publishing, *, has_journal: bool, has_jobs: bool
+    ) -> None:
         self._desk = desk
         self._publishing = publishing
         self._has_journal = has_journal
+        self._has_jobs = has_jobs
 
     async def GetServingInfo(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
         """See the contract."""
@@ -102,7 +105,7 @@ class CatalogService(CatalogServiceServicer):
             limits=self._limits(),
             notice=base.notice or "",
             has_journal=self._has_journal,
-            has_jobs=False,
+            has_jobs=self._has_jobs,
         )
 
     def _limits(self) -> v1.ServingLimits:

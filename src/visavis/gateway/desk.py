@@ -1,9 +1,9 @@
 """`Desk`: where services bring their work: lines, deadlines, readiness, one answer to errors.
 
-Work of the kernel and of the disk runs in threads, so that the event loop goes on reading. Four
+Work of the kernel and of the disk runs in threads, so that the event loop goes on reading. Five
 lines, so that what is slow stands in nobody's way: single customers, batches of them, audiences and
-explanations, and what changes something (records are serialised by the journal anyway). When there
-is too much to do, batches are shed before single customers.
+explanations, what changes something (records are serialised by the journal anyway), and what is
+asked about jobs. When there is too much to do, batches are shed before single customers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["DEADLINE_S", "Desk", "Queue", "remaining_s"]
 #: Where a client sets no deadline.
 DEADLINE_S: Final = 10.0
 
-Queue = Literal["match", "batch", "audience", "change"]
+Queue = Literal["match", "batch", "audience", "change", "job"]
 
 #: How long may be waited for a thread: while more comes in than is worked off, and in a burst.
 _WAITS_S: Final[dict[Queue, tuple[float, float]]] = {
@@ -39,6 +39,7 @@ _WAITS_S: Final[dict[Queue, tuple[float, float]]] = {
     "batch": (0.02, 1.0),
     "audience": (1.0, 5.0),
     "change": (0.25, 5.0),
+    "job": (1.0, 5.0),
 }
 
 T = TypeVar("T")
@@ -68,7 +69,13 @@ class Desk:
         self.meters = Meters() if meters is None else meters
         self._serving: Serving | None = None
         self._is_draining = False
-        slots: dict[Queue, int] = {"match": threads, "batch": threads, "audience": 2, "change": 2}
+        slots: dict[Queue, int] = {
+            "match": threads,
+            "batch": threads,
+            "audience": 2,
+            "change": 2,
+            "job": 4,
+        }
         self._lines = {
             name: Line(name, count, target_s=_WAITS_S[name][0], burst_s=_WAITS_S[name][1])
             for name, count in slots.items()

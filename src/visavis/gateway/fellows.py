@@ -4,7 +4,7 @@
 
     client ─► any worker ──matches, explanations, audiences──► answers by itself
                    │
-                   └─RecordFacts, ForgetCustomer, PublishVersion, jobs─► worker 0, which leads
+                   └─RecordFacts, ForgetCustomer, PublishVersion──► worker 0, which leads
                                                                               │
                     every worker ◄─ tick: something was recorded ─────────────┤
                     every worker ◄─ follow: something else is served ─────────┘
@@ -42,11 +42,8 @@ __all__ = ["Fellows", "Forwarding", "Published", "Tick"]
 #: Calls that the leader alone answers.
 _FORWARDED: Final = (
     "/visavis.v1.ProfileService/",
-    "/visavis.v1.JobService/",
     "/visavis.v1.CatalogService/PublishVersion",
 )
-
-_STREAMED: Final = ("/WatchJob", "/ReadResults")
 
 _FOLLOW: Final = "/visavis.gateway.Worker/Follow"
 _SECRET: Final = "visavis-secret"  # noqa: S105 (the name of a header)
@@ -243,9 +240,6 @@ class Forwarding(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             return grpc.unary_unary_rpc_method_handler(self._followed)
         if self._channel is None or not method.startswith(_FORWARDED):
             return await continuation(handler_call_details)
-        if method.endswith(_STREAMED):
-            stream = self._channel.unary_stream(method)
-            return grpc.unary_stream_rpc_method_handler(_streamed(stream))
         return grpc.unary_unary_rpc_method_handler(_forwarded(self._channel.unary_unary(method)))
 
     async def _followed(self, request: bytes, call: Any) -> bytes:
@@ -277,17 +271,6 @@ def _forwarded(stub: Any) -> Callable[[bytes, Any], Awaitable[bytes]]:
         return answer
 
     return forwarded
-
-
-def _streamed(stub: Any) -> Callable[[bytes, Any], Awaitable[None]]:
-    async def streamed(request: bytes, call: Any) -> None:
-        try:
-            async for answer in stub(request, **_passed_on(call)):
-                await call.write(answer)
-        except grpc.aio.AioRpcError as error:
-            await _ended_as(call, error)
-
-    return streamed
 
 
 def _passed_on(call: Any) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from visavis.gateway.catalog_service import CatalogService
 from visavis.gateway.desk import DEADLINE_S, Desk
 from visavis.gateway.entrance import Entrance
 from visavis.gateway.fellows import Fellows, Forwarding, Published
+from visavis.gateway.job_service import JobService
 from visavis.gateway.limits import MESSAGE_BYTES_MAX, METADATA_BYTES_MAX, host_and_port
 from visavis.gateway.match_service import MatchService
 from visavis.gateway.metrics import Exposition, Meters
@@ -36,7 +37,7 @@ from visavis.gateway.publishing import Publishing, follow
 from visavis.gateway.tokens import TokenFile
 from visavis.journal import Journal
 from visavis.serving import Serving, ServingVersion
-from visavis.store import read_bytes
+from visavis.store import open_place, read_bytes
 from visavis.v1 import (
     catalog_service_pb2,
     catalog_service_pb2_grpc,
@@ -112,6 +113,12 @@ class Settings:
         That match at a time.
     deadline_s : float
         Where a client sets none.
+    jobs : str, optional
+        Where jobs and their results lie: a folder, or the URL of an object store's prefix.
+    job_threads : int
+        That compute a job.
+    variant : str, optional
+        Of the kernel, in jobs; see `kernel.choose_variant`.
     audit : Audit
     access : Audit, optional
         Where every call is written to; default: nowhere.
@@ -126,6 +133,9 @@ class Settings:
     roots: Sequence[str] = ()
     threads: int = 2
     deadline_s: float = DEADLINE_S
+    jobs: str | None = None
+    job_threads: int = 1
+    variant: str | None = None
     audit: Audit = field(default_factory=Audit)
     access: Audit | None = None
     metrics_address: str | None = None
@@ -163,6 +173,13 @@ class Gateway:
         self._meters = Meters()
         self._meters.watch(self._served)
         self._desk = Desk(settings.threads, settings.audit, settings.deadline_s, self._meters)
+        self._jobs = JobService(
+            self._desk,
+            None if settings.jobs is None else open_place(settings.jobs),
+            journal=None if journal is None else journal.path,
+            threads=settings.job_threads,
+            variant=settings.variant,
+        )
         self._health = health.aio.HealthServicer()
         self._server: Any = None
         self._exposition: Exposition | None = None
@@ -175,8 +192,10 @@ class Gateway:
         Raises
         ------
         StorageError
-            If the address cannot be listened at, or certificates cannot be used.
+            If the address cannot be listened at, certificates cannot be used, or the place of jobs
+            cannot be read.
         """
+        await self._jobs.load()
         settings, has_journal = self._settings, self._journal is not None
         if settings.metrics_address is not None:
             self._exposition = Exposition(settings.metrics_address, self._meters)
@@ -200,11 +219,12 @@ class Gateway:
             ProfileService(self._desk, has_journal=has_journal, recorded=recorded), self._server
         )
         catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(
-            CatalogService(self._desk, publishing, has_journal=has_journal), self._server
+            CatalogService(
+                self._desk, publishing, has_journal=has_journal, has_jobs=self._jobs.has_jobs
+            ),
+            self._server,
         )
-        job_service_pb2_grpc.add_JobServiceServicer_to_server(
-            job_service_pb2_grpc.JobServiceServicer(), self._server
-        )
+        job_service_pb2_grpc.add_JobServiceServicer_to_server(self._jobs, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if not self._desk.is_open:
             await self._tell(health_pb2.HealthCheckResponse.NOT_SERVING)
@@ -237,6 +257,7 @@ class Gateway:
         if self._fellows is not None:
             serving.follow(self._fellows.tick)
         self._desk.open(serving)
+        self._jobs.open()
         await self._tell(health_pb2.HealthCheckResponse.SERVING)
 
     async def drain(self, grace_s: float) -> None:
@@ -250,10 +271,12 @@ class Gateway:
         await self._health.enter_graceful_shutdown()
         # Streams live long: their next frames are told to come again, elsewhere.
         self._desk.drain()
+        await self._jobs.drain()
         await self._server.stop(grace_s)
         if self._forwarding is not None:
             await self._forwarding.close()
         self._desk.close()
+        self._jobs.close()
         if self._exposition is not None:
             self._exposition.close()
 

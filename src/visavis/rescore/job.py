@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
-from visavis import kernel
 from visavis.base import StoredBase
 from visavis.base.stored import versions_at
 from visavis.catalog import Catalog
@@ -148,21 +147,15 @@ class Job:
             except (CorruptionError, StorageError):
                 # The part that cannot be opened fails by itself, and the others are done.
                 continue
-        plan = Plan(
-            contract=kernel.CONTRACT_VERSION,
-            base_version=base.version,
-            base_digest=base.digest,
-            part_count=base.part_count,
-            customer_count=base.customer_count,
+        plan = Plan.of(
+            base,
+            overlay,
             capability_count=catalog.capability_count,
             catalog_digest=catalog.digest(),
             policy_digest=policy.digest(),
             as_of=day,
-            journal_offset=base.manifest.journal_offset if overlay is None else overlay.through,
-            overlay_digest=overlay.digest() if overlay is not None and changes else None,
             reasons=reasons,
             distinctive=distinctive,
-            notice=base.head.notice,
         )
         return cls(plan, match, open_place(out))
 

@@ -12,6 +12,9 @@ from typing import Annotated, ClassVar, Final
 
 from pydantic import Field
 
+from visavis import kernel
+from visavis.base import StoredBase
+from visavis.journal import Overlay
 from visavis.sealed import Sealed, Strict
 from visavis.store import bytes_digest
 
@@ -65,6 +68,38 @@ class Plan(Sealed):
     reasons: _Count | None = None
     distinctive: bool = False
     notice: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        base: StoredBase,
+        overlay: Overlay | None,
+        *,
+        capability_count: int,
+        catalog_digest: str,
+        policy_digest: str,
+        as_of: date,
+        reasons: int | None,
+        distinctive: bool,
+    ) -> Plan:
+        """The plan of a base with what a journal says beyond it; None = there is no journal."""
+        changes = overlay is not None and not overlay.is_empty
+        return cls(
+            contract=kernel.CONTRACT_VERSION,
+            base_version=base.version,
+            base_digest=base.digest,
+            part_count=base.part_count,
+            customer_count=base.customer_count,
+            capability_count=capability_count,
+            catalog_digest=catalog_digest,
+            policy_digest=policy_digest,
+            as_of=as_of,
+            journal_offset=base.manifest.journal_offset if overlay is None else overlay.through,
+            overlay_digest=overlay.digest() if overlay is not None and changes else None,
+            reasons=reasons,
+            distinctive=distinctive,
+            notice=base.head.notice,
+        )
 
     @property
     def job_id(self) -> str:

@@ -5,6 +5,7 @@
     files.py    single files and folders: digests, atomic writes, Parquet, CSV, JSON
     places.py   where bases and results live: a folder
     buckets.py  or a prefix of an object store, with a cache of what was fetched
+    locks.py    one process at a time
     faults.py   points at which tests let an operation fail or the process die
 
 What is published for others (parts, manifests) goes through `Place.create`: durable, whole, and
@@ -29,10 +30,12 @@ from visavis.store.files import (
     write_json,
     write_parquet,
 )
+from visavis.store.locks import FolderLock
 from visavis.store.places import Folder, Place, bytes_digest
 
 __all__ = [
     "Folder",
+    "FolderLock",
     "Place",
     "bytes_digest",
     "check_readable",

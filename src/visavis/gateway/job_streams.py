@@ -1,0 +1,109 @@
+"""What streams of jobs share: seats, of which there are so many, and frames made ahead."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Final
+
+import grpc
+
+from visavis.gateway.errors import RETRY_S, RefusedError
+from visavis.gateway.job_messages import version_in
+from visavis.gateway.results import Frame, ResultReader, Spot, message_of
+
+__all__ = ["Frames", "Seats", "busy", "looked_at"]
+
+#: Frames made ahead of the one that is being written.
+_AHEAD: Final = 3
+
+
+class Seats:
+    """So many streams at a time."""
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+
+    @contextmanager
+    def one(self, done: str) -> Iterator[None]:
+        """A seat, or a refusal that says when to come back."""
+        if not self._left:
+            raise busy(f"as many results or jobs as can be are being {done}")
+        self._left -= 1
+        try:
+            yield
+        finally:
+            self._left += 1
+
+
+def busy(reason: str) -> RefusedError:
+    """The refusal of who may come back soon."""
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    return RefusedError(code, "OVERLOADED", reason, retry_s=RETRY_S)
+
+
+class Frames:
+    """Messages of a result, made in threads a little ahead of who writes them."""
+
+    def __init__(self, pool: ThreadPoolExecutor, reader: ResultReader, spot: Spot) -> None:
+        self._pool = pool
+        self._reader = reader
+        self._version = version_in(reader.result.plan)
+        self._made: asyncio.Queue[bytes | Exception | None]
+        self._made = asyncio.Queue(_AHEAD)
+        self._task = asyncio.create_task(self._make(spot))
+
+    async def next(self) -> bytes | None:
+        """The next message; None behind the last.
+
+        Raises
+        ------
+        VisavisError
+            What went wrong when it was made.
+        """
+        made = await self._made.get()
+        if isinstance(made, Exception):
+            raise made
+        return made
+
+    def stop(self) -> None:
+        """Make no more, and keep nothing."""
+        self._task.cancel()
+        while not self._made.empty():
+            self._made.get_nowait()
+
+    async def _make(self, spot: Spot) -> None:
+        loop, reader = asyncio.get_running_loop(), self._reader
+        ahead: asyncio.Future[Any] | None = None
+        try:
+            for index in range(spot.part_index, reader.part_count):
+                part = ahead or loop.run_in_executor(self._pool, reader.part, index)
+                ahead, batch = None, await part
+                if index + 1 < reader.part_count:
+                    ahead = loop.run_in_executor(self._pool, reader.part, index + 1)
+                    ahead.add_done_callback(looked_at)
+                row = spot.row if index == spot.part_index else 0
+                frames = reader.frames(batch, Spot(index, row))
+                while True:
+                    made = await loop.run_in_executor(self._pool, self._next_of, frames)
+                    if made is None:
+                        break
+                    await self._made.put(made)
+            await self._made.put(None)
+        except Exception as error:
+            await self._made.put(error)
+        finally:
+            if ahead is not None:
+                ahead.cancel()
+
+    def _next_of(self, frames: Iterator[Frame]) -> bytes | None:
+        frame = next(frames, None)
+        return None if frame is None else message_of(frame, self._version)
+
+
+def looked_at(future: asyncio.Future[Any]) -> None:
+    """Who is gone must not be told of what went wrong."""
+    if not future.cancelled():
+        future.exception()
