@@ -697,7 +697,7 @@ def test_the_server_puts_up_with_how_often_a_silent_connection_is_asked() -> Non
 def test_what_is_repeated_without_asking_is_every_call_with_one_answer() -> None:
     config = json.loads(channel.service_config())
     (policy,) = config["methodConfig"]
-    assert policy["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
+    assert policy["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE", "CANCELLED"]
     named = {f"{each['service']}/{each['method']}" for each in policy["name"]}
     services = (match_service_pb2, profile_service_pb2, catalog_service_pb2, job_service_pb2)
     unary = {

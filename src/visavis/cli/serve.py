@@ -190,7 +190,7 @@ def _port_of(address: str | None, post: _Post | None) -> str | None:
 
 def _supervise(address: str, count: int, grace_s: float, as_json: bool) -> None:
     """Begin workers with the command line of this process, and keep them running."""
-    from visavis.gateway.workers import Supervisor, reserved
+    from visavis.gateway.workers import Supervisor, WorkerError, reserved
 
     def ended(index: int, status: int) -> None:
         print(f"Worker {index} ended with status {status}.", file=sys.stderr, flush=True)
@@ -204,7 +204,13 @@ def _supervise(address: str, count: int, grace_s: float, as_json: bool) -> None:
             own = ["--address", taken, "--worker", f"{index}:{ready}:{folder}"]
             return [sys.executable, "-m", "visavis.cli", *sys.argv[1:], *own]
 
-        asyncio.run(Supervisor(count, command, grace_s, ended).run(told))
+        try:
+            asyncio.run(Supervisor(count, command, grace_s, ended).run(told))
+        except WorkerError as error:
+            if error.status <= 0:
+                raise
+            # What was wrong has been told already.
+            raise typer.Exit(error.status) from None
 
 
 async def _serve_beside(

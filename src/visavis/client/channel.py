@@ -175,7 +175,7 @@ def options(*, is_local: bool) -> list[tuple[str, int | str]]:
 
 
 def service_config() -> str:
-    """The service config of a channel: UNAVAILABLE alone is repeated, where that is safe."""
+    """The service config of a channel: what a server could not take is repeated, where that is safe."""
     named = [
         {"service": f"visavis.v1.{service}", "method": method}
         for service, methods in _SAFE_TO_REPEAT.items()
@@ -186,7 +186,9 @@ def service_config() -> str:
         "initialBackoff": "0.1s",
         "maxBackoff": "1s",
         "backoffMultiplier": 2,
-        "retryableStatusCodes": ["UNAVAILABLE"],
+        # gRPC cancels what reaches a server in the moment that it stops; what the client itself
+        # cancels is never repeated.
+        "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
     }
     # While most calls fail, none is repeated: a server that comes back must not be buried.
     throttling = {"maxTokens": 20, "tokenRatio": 0.2}

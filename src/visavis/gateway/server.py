@@ -313,7 +313,7 @@ class Gateway:
             await self._health.set(service, status)
 
 
-def _options(*, is_shared: bool) -> list[tuple[str, int]]:
+def _options(*, is_shared: bool = False) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),

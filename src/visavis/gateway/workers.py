@@ -31,7 +31,7 @@ from visavis.errors import SetupError, StorageError
 from visavis.gateway.fellows import Fellows
 from visavis.gateway.limits import host_and_port
 
-__all__ = ["Supervisor", "reserved"]
+__all__ = ["Supervisor", "WorkerError", "reserved"]
 
 #: A worker that died is begun again after so long, twice as long each time that it dies soon.
 _AGAIN_MIN_S: Final = 0.2
@@ -43,6 +43,19 @@ _READY_S: Final = 600.0
 
 #: Beyond the time that it has to drain.
 _STOPPED_S: Final = 10.0
+
+
+class WorkerError(SetupError):
+    """A worker ended before it answered; it said why itself.
+
+    Parameters
+    ----------
+    index, status : int
+    """
+
+    def __init__(self, index: int, status: int) -> None:
+        super().__init__(f"worker {index} ended with status {status} before it answered")
+        self.status = status
 
 
 @contextlib.contextmanager
@@ -121,8 +134,8 @@ class Supervisor:
 
         Raises
         ------
-        SetupError
-            If a worker cannot begin: it said why on standard error.
+        WorkerError
+            If a worker cannot begin.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -156,7 +169,7 @@ class Supervisor:
 
         Raises
         ------
-        SetupError
+        WorkerError
             If it ends before.
         """
         loop = asyncio.get_running_loop()
@@ -186,7 +199,7 @@ class Supervisor:
             if self._is_stopping.is_set():
                 return b""
             await self._end(worker)
-            raise SetupError(f"worker {index} could not begin")
+            raise WorkerError(index, worker.process.returncode or 0)
         finally:
             for task in (stopping, ready):
                 task.cancel()
@@ -204,7 +217,7 @@ class Supervisor:
             pause_s = _AGAIN_MIN_S if lived_s > _SOON_S else min(2 * pause_s, _AGAIN_MAX_S)
             self._ended(index, status)
             await asyncio.sleep(pause_s)
-            with contextlib.suppress(SetupError):
+            with contextlib.suppress(WorkerError):
                 await self._begin(index)
 
     async def _renew(self) -> None:
@@ -214,7 +227,7 @@ class Supervisor:
                 old = self._workers[index]
                 try:
                     await self._begin(index)
-                except SetupError:
+                except WorkerError:
                     self._workers[index] = old
                     return
                 await self._end(old)
