@@ -175,7 +175,7 @@ def options(*, is_local: bool) -> list[tuple[str, int | str]]:
 
 
 def service_config() -> str:
-    """The service config of a channel: what a server could not take is repeated, where that is safe."""
+    """The service config of a channel: what a server did not take is repeated, where it is safe."""
     named = [
         {"service": f"visavis.v1.{service}", "method": method}
         for service, methods in _SAFE_TO_REPEAT.items()
