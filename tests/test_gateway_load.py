@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from gateways import IDS, Client, Code, World, batch_request, listening, refused_as, rows_of, served
 from visavis.errors import InputError
@@ -24,6 +27,7 @@ from visavis.gateway.errors import RefusedError
 from visavis.gateway.joining import Joiner
 from visavis.gateway.metrics import Meters
 from visavis.gateway.server import Gateway, Settings
+from visavis.gateway.tracing import Tracing
 from visavis.v1 import context_pb2, match_service_pb2
 
 
@@ -358,3 +362,31 @@ def test_an_address_for_metrics_is_an_address(address: str) -> None:
     with pytest.raises(InputError) as caught:
         Gateway(Settings(address="127.0.0.1:0", metrics_address=address))
     assert caught.value.field == "metrics_address"
+
+
+def test_a_span_is_of_its_callers_trace_and_names_no_customer(world: World) -> None:
+    memory = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(memory))
+    trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    said: list[Any] = []
+
+    async def scene(client: Client) -> None:
+        request = match_service_pb2.MatchCustomerRequest(customer_id=IDS[1])
+        metadata = (("traceparent", f"00-{trace}-{parent}-01"),)
+        await client.match.MatchCustomer(request, metadata=metadata)
+        await refused_as(client.one("nobody"), Code.NOT_FOUND, "UNKNOWN_CUSTOMER")
+        while len(memory.get_finished_spans()) < 2:
+            await asyncio.sleep(0.001)
+        said.extend(memory.get_finished_spans())
+
+    served(world, scene, tracing=Tracing(provider))
+    first, second = said
+    assert first.name == "visavis.v1.MatchService/MatchCustomer"
+    assert f"{first.context.trace_id:032x}" == trace
+    assert f"{first.parent.span_id:016x}" == parent
+    assert first.attributes["rpc.grpc.status_code"] == 0
+    assert second.parent is None
+    assert second.attributes["rpc.grpc.status_code"] == Code.NOT_FOUND.value[0]
+    assert second.status.description == "NOT_FOUND"
+    assert not [each for each in ("nobody", IDS[1]) if each in first.to_json() + second.to_json()]

@@ -83,6 +83,9 @@ def serve(
         bool,
         typer.Option("--access-log", help="A line of JSON for every call, on standard output."),
     ] = False,
+    tracing: Annotated[
+        bool, typer.Option("--tracing", help="Export spans, as OTEL_… in the environment say.")
+    ] = False,
     grace: Annotated[
         float, typer.Option(min=0.0, help="Seconds for calls under way to end, on SIGTERM.")
     ] = 30.0,
@@ -102,6 +105,7 @@ def serve(
     from visavis.gateway.fellows import Published
     from visavis.gateway.server import Certificates, Gateway, Settings
     from visavis.gateway.tokens import TokenFile
+    from visavis.gateway.tracing import Tracing
     from visavis.journal import Journal
     from visavis.policy import Policy
     from visavis.serving import Serving
@@ -131,6 +135,7 @@ def serve(
             variant=variant,
             access=Audit(sys.stdout, event="access") if access_log else None,
             metrics_address=_port_of(metrics_address, post),
+            tracing=Tracing() if tracing else None,
         )
         with named(address="--address", metrics_address="--metrics-address", path="--jobs"):
             gateway = Gateway(

@@ -15,6 +15,7 @@ from visavis.gateway.audit import Audit
 from visavis.gateway.errors import Fault, RefusedError, abort
 from visavis.gateway.metrics import Meters
 from visavis.gateway.tokens import Token, TokenFile
+from visavis.gateway.tracing import Tracing
 
 __all__ = ["CALLER", "MALFORMED", "SCOPE_OF", "Entrance", "Malformed"]
 
@@ -80,6 +81,7 @@ class Entrance(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     meters : Meters, optional
     access : Audit, optional
         Where every call is written to; None: nowhere.
+    tracing : Tracing, optional
     """
 
     def __init__(
@@ -88,11 +90,13 @@ class Entrance(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         audit: Audit,
         meters: Meters | None = None,
         access: Audit | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._tokens = tokens
         self._audit = audit
         self._meters = Meters() if meters is None else meters
         self._access = access
+        self._tracing = tracing
         #: The handlers of the services never change: one is made for each call and caller.
         self._handlers: dict[tuple[str, str], Any] = {}
 
@@ -108,8 +112,13 @@ class Entrance(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             try:
                 caller = self._caller(method, handler_call_details.invocation_metadata)
             except RefusedError as refused:
-                self._audit.write(method, "unknown", refused.fault.code.name)
-                return _refusing(await continuation(handler_call_details), refused.fault)
+                code = refused.fault.code.name
+                self._audit.write(method, "unknown", code)
+                handler = await continuation(handler_call_details)
+                # Names that callers make up are no labels.
+                self._meters.arrived()
+                self._meters.answered("" if handler is None else _name_of(method), code, 0.0)
+                return _refusing(handler, refused.fault)
         guarded = self._handlers.get((method, caller))
         if guarded is None:
             guarded = await continuation(handler_call_details)
@@ -122,7 +131,7 @@ class Entrance(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     def _guarded(self, handler: Any, method: str, caller: str) -> Any:
         """A handler that knows who calls, that counts, and that no bytes bring to an exception."""
         behaviour: Behaviour = _behaviour(handler)
-        name = method.rpartition(".")[2]
+        name, tracing = _name_of(method), self._tracing
         if not inspect.iscoroutinefunction(behaviour):
             behaviour = _unimplemented
 
@@ -130,6 +139,9 @@ class Entrance(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             CALLER.set(caller)
             began, code = time.perf_counter(), "OK"
             self._meters.arrived()
+            span = None
+            if tracing is not None:
+                span = tracing.begin(name, caller, call.invocation_metadata())
             try:
                 if request is MALFORMED:
                     await abort(call, Malformed.fault)
@@ -145,6 +157,8 @@ class Entrance(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 self._meters.answered(name, code, seconds)
                 if self._access is not None:
                     self._access.write(name, caller, code, seconds=round(seconds, 6))
+                if tracing is not None:
+                    tracing.end(span, code)
 
         return _handler(handler, answered, _tolerant(handler.request_deserializer))
 
@@ -191,6 +205,11 @@ _UNIMPLEMENTED: Final = Fault(
 
 async def _unimplemented(_: Any, call: Any) -> None:
     await abort(call, _UNIMPLEMENTED)
+
+
+def _name_of(method: str) -> str:
+    """``MatchService/MatchCustomer`` of a path."""
+    return method.rpartition(".")[2]
 
 
 def _code_of(call: Any) -> str:

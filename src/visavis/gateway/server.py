@@ -35,6 +35,7 @@ from visavis.gateway.metrics import Exposition, Meters
 from visavis.gateway.profile_service import ProfileService
 from visavis.gateway.publishing import Publishing, follow
 from visavis.gateway.tokens import TokenFile
+from visavis.gateway.tracing import Tracing
 from visavis.journal import Journal
 from visavis.serving import Serving, ServingVersion
 from visavis.store import open_place, read_bytes
@@ -124,6 +125,8 @@ class Settings:
         Where every call is written to; default: nowhere.
     metrics_address : str, optional
         ``host:port`` where Prometheus reads; default: nowhere.
+    tracing : Tracing, optional
+        Where spans go; default: nowhere.
     """
 
     address: str = ADDRESS
@@ -139,6 +142,7 @@ class Settings:
     audit: Audit = field(default_factory=Audit)
     access: Audit | None = None
     metrics_address: str | None = None
+    tracing: Tracing | None = None
 
 
 class Gateway:
@@ -200,7 +204,9 @@ class Gateway:
         if settings.metrics_address is not None:
             self._exposition = Exposition(settings.metrics_address, self._meters)
             self.metrics_port = self._exposition.port
-        entrance = Entrance(settings.tokens, settings.audit, self._meters, settings.access)
+        entrance = Entrance(
+            settings.tokens, settings.audit, self._meters, settings.access, settings.tracing
+        )
         interceptors: list[Any] = [entrance]
         fellows, announce, recorded = self._fellows, None, None
         if fellows is not None:
@@ -279,6 +285,8 @@ class Gateway:
         self._jobs.close()
         if self._exposition is not None:
             self._exposition.close()
+        if self._settings.tracing is not None:
+            await asyncio.to_thread(self._settings.tracing.close)
 
     def _announcer(self, fellows: Fellows) -> Callable[[Published], None]:
         """What has the other processes serve what was published; called in a thread."""
