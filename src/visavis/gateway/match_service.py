@@ -15,7 +15,6 @@ from visavis.gateway.answers import (
     Cards,
     batch_of,
     customers_of,
-    explanation_of,
 )
 from visavis.gateway.audiences import Audiences
 from visavis.gateway.context import context_of
@@ -23,6 +22,7 @@ from visavis.gateway.customers import known_attributes, one_profile, profiles_of
 from visavis.gateway.desk import Desk, remaining_s
 from visavis.gateway.entrance import MALFORMED, Malformed
 from visavis.gateway.errors import Fault, RefusedError, abort, frame_error
+from visavis.gateway.explanations import explanation_of
 from visavis.gateway.limits import (
     CUSTOMERS_MAX,
     OPEN_FRAMES_MAX,
@@ -201,9 +201,7 @@ class MatchService(MatchServiceServicer):
         serving = self._desk.serving
         asked = request.WhichOneof("customer")
         if asked is None:
-            raise SchemaError("customer_id must be given", field="customer_id")
-        if asked == "profile":
-            raise _not_yet("profiles are not explained yet", "profile")
+            raise SchemaError("customer_id or profile must be given", field="customer_id")
         if request.capability_id not in serving.version.capability_index:
             raise RefusedError(
                 grpc.StatusCode.NOT_FOUND,
@@ -212,7 +210,11 @@ class MatchService(MatchServiceServicer):
                 resource=("capability", request.capability_id),
             )
         now = _context(request, serving.version)
-        found = serving.explain(request.customer_id, request.capability_id, now)
+        if asked == "profile":
+            profile = one_profile(request.profile, serving.version)
+            found = serving.explain_profile(profile, request.capability_id, now)
+        else:
+            found = serving.explain(request.customer_id, request.capability_id, now)
         response = explanation_of(found.name, found.explanation)
         check_size(response, "capability_id")
         return response

@@ -18,6 +18,7 @@
     matching.py    a request's rows, as one block for the kernel
     profiles.py    Profiles: customers whom no base holds
     answer.py      Answer: columns
+    explaining.py  why a customer has, or has not, an opportunity
     audience.py    the best customers of one capability, and how many would get it
 
 An answer comes from exactly one state and names it (`ServingVersion`). For every customer it is,

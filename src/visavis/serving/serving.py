@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import date
 from functools import partial
 from typing import Any, Final, NamedTuple, Self
@@ -19,7 +18,6 @@ from visavis.base import StoredBase
 from visavis.base.door import incoming_attributes
 from visavis.catalog import Catalog
 from visavis.domain import CUSTOMER_ID, THREADS_MAX
-from visavis.engine import Explanation
 from visavis.engine.blocks import check_count, check_kinds
 from visavis.errors import InputError, LimitError, SchemaError
 from visavis.journal import Appended, Journal
@@ -30,10 +28,11 @@ from visavis.serving.answer import Answer
 from visavis.serving.audience import Audience, find_audience
 from visavis.serving.context import Context, Terms
 from visavis.serving.customers import Customers
+from visavis.serving.explaining import Explained, explain, explain_profile
 from visavis.serving.matching import Found, found_in, match_block, over_threads
 from visavis.serving.profiles import Profiles, profile_block
 from visavis.serving.telling import attributes_told
-from visavis.serving.touched import State, with_attributes
+from visavis.serving.touched import State
 from visavis.serving.version import HISTORY_BYTES, ServingVersion, Version
 
 __all__ = ["CUSTOMERS_MAX", "Expected", "Explained", "Serving"]
@@ -51,13 +50,6 @@ class Expected(NamedTuple):
     base: str | None = None
     catalog: str | None = None
     policy: str | None = None
-
-
-class Explained(NamedTuple):
-    """An explanation, and what it was made from."""
-
-    name: ServingVersion
-    explanation: Explanation
 
 
 class Serving:
@@ -292,22 +284,28 @@ class Serving:
             Naming a field of the context; or if the journal's entries about the customer do not
             fit the base.
         """
-        state = self._current()
-        version = state.version
-        terms = state.plain if context is None else Terms.of(version, context)
-        rows = np.array([version.customers.row(customer_id)])
-        for known in state.touched_in(rows).values():
-            if (fault := known.fault) is not None:
-                raise fault
-        base = with_attributes(state.profiles(rows)[0], terms.attributes)
-        if len(terms.columns):
-            x = base.indicators.copy()
-            x[:, terms.columns] = terms.values
-            base = replace(base, indicators=x)
-        engine = version.engine.beside(base, as_of=terms.as_of, policy=terms.policy(version.policy))
-        return Explained(
-            state.name, engine.explain(customer_id, capability_id, closed=terms.closed)
-        )
+        return explain(self._current(), customer_id, capability_id, context)
+
+    def explain_profile(
+        self, profile: Profiles, capability_id: str, context: Context | None = None
+    ) -> Explained:
+        """Why a customer whom no base holds has, or has not, an opportunity.
+
+        Parameters
+        ----------
+        profile : Profiles
+            Of one customer, with an id.
+        capability_id : str
+        context : Context, optional
+
+        Raises
+        ------
+        NotFoundError
+            If the catalog does not hold the id.
+        InputError
+            Naming a field of the profile or of the context.
+        """
+        return explain_profile(self._current(), profile, capability_id, context)
 
     def find_audience(
         self,
