@@ -373,3 +373,15 @@ def test_a_journal_knows_which_requests_it_has_answered(journal: Journal) -> Non
     assert not journal.knows("s")
     with pytest.raises(SchemaError):
         journal.knows(7)  # type: ignore[arg-type]
+
+
+def test_who_objected_is_known_from_the_first_entry_on(journal: Journal) -> None:
+    journal.append(objections=["a", "b"])
+    journal.append(objections=["é"], facts=facts(("c", "tea", 1)))
+    assert journal.objecting(through=2) == {b"a", b"b"}
+    assert journal.objecting() == {b"a", b"b", "é".encode()}
+    journal.forget("a")
+    assert journal.objecting(through=1) == frozenset()
+    assert journal.objecting() == {b"b", "é".encode()}
+    with pytest.raises(InputError):
+        journal.objecting(through=99)

@@ -244,6 +244,23 @@ class Journal:
             is_wanted = forgotten or any(each.kind == Kind.FORGOTTEN for each in entries)
             return Since(through, entries, rows.tombstones() if is_wanted else None)
 
+    def objecting(self, *, through: int | None = None) -> frozenset[bytes]:
+        """Who objected up to an offset, as ids in UTF-8: every entry is read and checked.
+
+        Who was forgotten is not among them: see `forgotten`.
+
+        Raises
+        ------
+        InputError
+            If the journal does not reach as far as `through`.
+        CorruptionError
+            Naming the offset of a damaged entry.
+        """
+        with self._transaction("BEGIN") as rows:
+            after, through = _bounds(rows.head, 0, through)
+            entries = rows.entries(after, through)
+            return frozenset(each.customer_id for each in entries if each.kind == Kind.OBJECTION)
+
     def knows(self, request_id: str) -> bool:
         """Whether a request was answered before: sent again, it appends nothing.
 

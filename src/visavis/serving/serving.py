@@ -470,7 +470,10 @@ class Serving:
             customers = old.customers
             if stored.digest != customers.stored.digest:
                 customers = Customers.open(stored, self._threads)
-            state = _state_of(self._remake(customers, catalog, policy, as_of=day), self._journal)
+            version = self._remake(customers, catalog, policy, as_of=day)
+            # Nothing takes an objection back: what is known of them stays so.
+            self.refresh()
+            state = _state_of(version, self._journal, self._state.objecting)
             with self._recording:
                 if self._journal is not None:
                     state = _caught_up(state, self._journal)
@@ -533,16 +536,23 @@ def _check_reasons(reasons: int | None) -> None:
         check_count(reasons, "reasons", 0)
 
 
-def _state_of(version: Version, journal: Journal | None) -> State:
-    """A version with everything that the journal says beyond its base."""
+def _state_of(
+    version: Version, journal: Journal | None, objecting: frozenset[bytes] | None = None
+) -> State:
+    """A version with everything that the journal says beyond its base.
+
+    Who objected up to there is read from the journal, unless it is known.
+    """
     offset = version.customers.stored.manifest.journal_offset
-    state = State.first(version, offset)
     if journal is None:
-        return state
+        return State.first(version, offset)
     if journal.offset < offset:
         reason = f"ends at offset {journal.offset}, the base holds what came up to {offset}"
         raise InputError(reason, field="journal")
+    if objecting is None:
+        objecting = journal.objecting(through=offset)
     since = journal.since(offset, forgotten=True)
+    state = State.first(version, offset, objecting)
     return state.advanced(since.entries, since.through, since.forgotten)
 
 
