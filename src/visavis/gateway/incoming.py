@@ -25,6 +25,7 @@ __all__ = [
     "attribute_row",
     "fact_columns",
     "fact_table",
+    "indicator_cells",
     "indicator_matrix",
     "indicator_row",
 ]
@@ -64,32 +65,53 @@ def indicator_row(values: Mapping[str, float], names: Sequence[str], *, field: s
 
 
 def indicator_matrix(
-    columns: v1.IndicatorColumns,
-    names: Sequence[str],
-    row_count: int,
-    *,
-    field: str,
-    is_complete: bool,
-) -> tuple[Matrix, Bools]:
-    """The indicators of many customers, in the order of `names`, and which of them are given.
+    columns: v1.IndicatorColumns, names: Sequence[str], row_count: int, *, field: str
+) -> Matrix:
+    """The indicators of many profiles, shape (n, d), in the order of `names`.
 
     Parameters
     ----------
     columns : IndicatorColumns
     names : sequence of d str
-        Of the served base.
+        Of the served base; all must be given.
     row_count : int
         n.
     field : str
         Where `columns` stands in the request.
-    is_complete : bool
-        All must be given, as in a profile; otherwise any may be missing, as in an override.
+
+    Raises
+    ------
+    SchemaError
+        If names or lengths do not fit.
+    InputError
+        If a value is not given, or not finite.
+    """
+    _check_complete(columns.indicator_names, names, f"{field}.indicator_names")
+    named, values, given = indicator_cells(columns, names, row_count, field=field)
+    if not given.all():
+        row = int(np.argwhere(~given)[0][0])
+        raise InputError("must all be given in a profile", field=f"{field}.is_given", row=row)
+    column_of = {name: column for column, name in enumerate(named)}
+    return values[:, [column_of[name] for name in names]]
+
+
+def indicator_cells(
+    columns: v1.IndicatorColumns, names: Sequence[str], row_count: int, *, field: str
+) -> tuple[list[str], Matrix, Bools]:
+    """Some indicators of many customers, in the order of the request.
+
+    Parameters
+    ----------
+    columns, names, row_count, field
+        As in `indicator_matrix`.
 
     Returns
     -------
-    values : ndarray of shape (n, d), float32
+    list of c str
+        Of `names`.
+    values : ndarray of shape (n, c), float32
         0 where not given.
-    is_given : ndarray of shape (n, d), bool
+    is_given : ndarray of shape (n, c), bool
 
     Raises
     ------
@@ -101,25 +123,14 @@ def indicator_matrix(
     named = list(columns.indicator_names)
     if len(set(named)) != len(named):
         raise SchemaError("must name each indicator once", field=f"{field}.indicator_names")
-    if is_complete:
-        _check_complete(named, names, f"{field}.indicator_names")
-    else:
-        _check_known(named, names, f"{field}.indicator_names")
+    _check_known(named, names, f"{field}.indicator_names")
     shape = row_count, len(named)
     cells = row_count * len(named)
     values = numbers(columns.values, _FLOAT32, cells, f"{field}.values").reshape(shape)
     given = _mask(columns.is_given, cells, f"{field}.is_given").reshape(shape)
-    if is_complete and not given.all():
-        row = int(np.argwhere(~given)[0][0])
-        raise InputError("must all be given in a profile", field=f"{field}.is_given", row=row)
-    column_of = {name: column for column, name in enumerate(names)}
-    placed = [column_of[name] for name in named]
-    matrix = np.zeros((row_count, len(names)), dtype=np.float32)
-    is_given = np.zeros((row_count, len(names)), dtype=np.bool_)
-    matrix[:, placed] = np.where(given, values, np.float32(0.0))
-    is_given[:, placed] = given
-    _check_finite(matrix, names, field, is_one=False)
-    return matrix, is_given
+    values = np.where(given, values, np.float32(0.0))
+    _check_finite(values, named, field, is_one=False)
+    return named, values, given
 
 
 def _check_complete(given: Any, names: Sequence[str], field: str) -> None:

@@ -18,7 +18,7 @@ from visavis.gateway.answers import (
 )
 from visavis.gateway.audiences import Audiences
 from visavis.gateway.context import context_of
-from visavis.gateway.customers import known_attributes, one_profile, profiles_of
+from visavis.gateway.customers import known_attributes, one_profile, overrides_of, profiles_of
 from visavis.gateway.desk import Desk, remaining_s
 from visavis.gateway.entrance import MALFORMED, Malformed
 from visavis.gateway.errors import Fault, RefusedError, abort, frame_error
@@ -171,8 +171,8 @@ class MatchService(MatchServiceServicer):
             raise SchemaError("ids, profiles or arrow_profiles must be given", field="ids")
         if asked == "arrow_profiles":
             raise _not_yet("profiles as Arrow are not taken yet: send columns", "arrow_profiles")
-        if request.HasField("overrides"):
-            raise _not_yet("overrides by row are not taken yet: send profiles", "overrides")
+        if request.HasField("overrides") and asked != "ids":
+            raise SchemaError("can be given beside ids alone", field="overrides")
         if request.encoding not in opportunity_pb2.Encoding.values():
             raise SchemaError(f"must be an encoding, got {request.encoding}", field="encoding")
         now = _context(request, serving.version)
@@ -184,6 +184,8 @@ class MatchService(MatchServiceServicer):
         if asked == "ids":
             ids, field = request.ids.customer_ids, "ids.customer_ids"
             bounded(len(ids), 0, CUSTOMERS_MAX, field)
+            if request.HasField("overrides"):
+                options["overrides"] = overrides_of(request.overrides, serving.version, len(ids))
             answer = serving.match(list(ids), now, **options)
         else:
             field = "profiles.customer_ids"

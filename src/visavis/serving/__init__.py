@@ -16,6 +16,7 @@
     version.py     Version: base, catalog and policy at one day
     touched.py     State and Touched: what the journal's entries say
     matching.py    a request's rows, as one block for the kernel
+    overrides.py   Overrides: what is otherwise for each customer of a request
     profiles.py    Profiles: customers whom no base holds
     answer.py      Answer: columns
     explaining.py  why a customer has, or has not, an opportunity
@@ -32,6 +33,7 @@ of its own: a hundred rules over one row take 6 ms, a match of that row takes 0.
 from visavis.serving.answer import Answer
 from visavis.serving.audience import Audience
 from visavis.serving.context import Context, Selection
+from visavis.serving.overrides import Overrides
 from visavis.serving.profiles import Profiles
 from visavis.serving.serving import Expected, Serving
 from visavis.serving.version import ServingVersion
@@ -41,6 +43,7 @@ __all__ = [
     "Audience",
     "Context",
     "Expected",
+    "Overrides",
     "Profiles",
     "Selection",
     "Serving",

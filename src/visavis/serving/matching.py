@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from visavis import kernel
+from visavis.base import Base
 from visavis.eligibility import without
 from visavis.engine.blocks import BLOCK_ROWS, adjustments_of
 from visavis.engine.matches import Terms as ReasonTerms
@@ -19,6 +20,7 @@ from visavis.history import adjustments
 from visavis.kernel import Eligibility, History, MatchResult
 from visavis.kernel.request import history_of
 from visavis.serving.context import Terms
+from visavis.serving.overrides import OfRows
 from visavis.serving.touched import State, with_attributes
 from visavis.serving.version import Version
 
@@ -127,7 +129,13 @@ def over_threads(
 
 
 def match_block(
-    state: State, rows: Int64, terms: Terms, *, reasons: int | None, distinctive: bool
+    state: State,
+    rows: Int64,
+    terms: Terms,
+    *,
+    reasons: int | None,
+    distinctive: bool,
+    of_rows: OfRows | None = None,
 ) -> Found:
     """The opportunities of some rows.
 
@@ -141,8 +149,10 @@ def match_block(
         At most so many for each; None = none are looked for.
     distinctive : bool
         As of `Matches.to_table`.
+    of_rows : OfRows, optional
+        What is otherwise for each of them.
     """
-    live, block, errors = block_of(state, rows, terms)
+    live, block, errors = block_of(state, rows, terms, of_rows)
     return found_in(state.version, terms, len(rows), live, block, errors, reasons, distinctive)
 
 
@@ -205,7 +215,7 @@ def _flat(result: MatchResult) -> tuple[Int32, Float64, Float64]:
 
 
 def block_of(
-    state: State, rows: Int64, terms: Terms
+    state: State, rows: Int64, terms: Terms, of_rows: OfRows | None = None
 ) -> tuple[Int64 | None, Block, dict[int, VisavisError]]:
     """Some rows as a block.
 
@@ -232,17 +242,18 @@ def block_of(
         live = np.flatnonzero(~is_out)
         touched = {at: touched[place] for at, place in enumerate(live.tolist()) if place in touched}
         rows = rows[live]
-    x = version.customers.indicators(rows)
-    if len(terms.columns):
-        x = x.copy()
-        x[:, terms.columns] = terms.values
+        of_rows = None if of_rows is None else of_rows.take(live)
+    x = _indicators(version, rows, terms, of_rows)
+    on_day: History | None = None
     if terms.is_evaluated:
-        eligible, on_day = _evaluated(state, rows, terms)
+        eligible, on_day = _evaluated(state, rows, terms, of_rows)
     else:
         planes = version.eligible.planes[rows]
         for place, known in touched.items():
             planes[place] = known.planes
-        eligible, on_day = Eligibility(planes, terms.plane_index), None
+        if of_rows is not None:
+            _evaluate_some(planes, state, rows, terms, of_rows)
+        eligible = Eligibility(planes, terms.plane_index)
     if on_day is not None:
         return live, Block(x, eligible, on_day), errors
     patches = {
@@ -251,23 +262,61 @@ def block_of(
     return live, Block(x, eligible, history_from(version, rows, patches)), errors
 
 
-def _evaluated(state: State, rows: Int64, terms: Terms) -> tuple[Eligibility, History | None]:
+def _indicators(
+    version: Version, rows: Int64, terms: Terms, of_rows: OfRows | None
+) -> npt.NDArray[np.float32]:
+    x = version.customers.indicators(rows)
+    if len(terms.columns):
+        x = x.copy()
+        x[:, terms.columns] = terms.values
+    if of_rows is not None and len(of_rows.columns):
+        x = x.copy()
+        of_rows.replace_indicators(x)
+    return x
+
+
+def _evaluated(
+    state: State, rows: Int64, terms: Terms, of_rows: OfRows | None
+) -> tuple[Eligibility, History | None]:
     """What the gates say of attributes of the request's own; on another day, history as well."""
     version = state.version
     base, place = state.profiles(rows) if len(rows) else (version.engine.base, rows)
-    base = with_attributes(base, terms.attributes)
-    gates = version.engine.gates
-    eligible = gates.planes(base.attributes, base.facts, terms.as_of)
+    eligible = _planes(version, base, place, terms, of_rows)
     if terms.closed is not None:
         eligible = without(eligible, terms.closed)
-    planes, plane_index = eligible
-    eligible = Eligibility(planes[place], plane_index)
     if terms.as_of == version.as_of:
         return eligible, None
     history = adjustments(
         base.facts, version.catalog, terms.as_of, customer_count=base.customer_count
     )
     return eligible, history_of(history, place)
+
+
+def _planes(
+    version: Version, base: Base, place: Int64, terms: Terms, of_rows: OfRows | None
+) -> Eligibility:
+    """Every gate but the objection, of a row for each of `place`; what is closed is not."""
+    gates = version.engine.gates
+    base = with_attributes(base, terms.attributes)
+    if of_rows is not None and of_rows.attributes:
+        base = of_rows.spread(base, place)
+        return gates.planes(base.attributes, base.facts, terms.as_of)
+    planes, plane_index = gates.planes(base.attributes, base.facts, terms.as_of)
+    return Eligibility(planes[place], plane_index)
+
+
+def _evaluate_some(
+    planes: npt.NDArray[np.uint64], state: State, rows: Int64, terms: Terms, of_rows: OfRows
+) -> None:
+    """Put in place what the gates say of those whose attributes are otherwise."""
+    places = np.flatnonzero(of_rows.is_evaluated)
+    if not len(places):
+        return
+    base, place = state.profiles(rows[places])
+    found, _ = _planes(state.version, base, place, terms, of_rows.take(places))
+    # The version's have room for a plane that nobody is in.
+    planes[places] = 0
+    planes[places, : found.shape[1]] = found
 
 
 def history_from(version: Version, rows: Int64, patches: dict[int, _OfRow]) -> History | None:

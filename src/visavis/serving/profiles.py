@@ -16,7 +16,7 @@ from visavis.base.door import FACT_SCHEMA, incoming_attributes, incoming_facts
 from visavis.catalog.schema import did_you_mean
 from visavis.domain import CUSTOMER_ID, OBJECTED
 from visavis.eligibility import without
-from visavis.errors import InputError, LimitError, SchemaError
+from visavis.errors import InputError, LimitError, SchemaError, fields_below
 from visavis.history import adjustments
 from visavis.journal.incoming import id_bytes
 from visavis.kernel import Eligibility
@@ -181,7 +181,8 @@ def _attributes(version: Version, given: pa.Table | None, count: int) -> pa.Tabl
         reason = "is no attribute: give ids beside the table"
         raise SchemaError(reason, field=f"profiles.attributes.{CUSTOMER_ID}")
     numbered = pa.array([str(row) for row in range(count)], pa.string())
-    checked = incoming_attributes(given.add_column(0, CUSTOMER_ID, numbered))
+    with fields_below("profiles"):
+        checked = incoming_attributes(given.add_column(0, CUSTOMER_ID, numbered))
     for name in given.column_names:
         field = f"profiles.attributes.{name}"
         if name not in columns:
@@ -226,7 +227,8 @@ def _facts(given: pa.Table | None, count: int) -> pa.Table:
         )
     # The door knows customers by ids.
     ids = pa.array([str(row) for row in rows.tolist()], pa.string())
-    checked = incoming_facts(given.set_column(at, CUSTOMER_ID, ids))
+    with fields_below("profiles"):
+        checked = incoming_facts(given.set_column(at, CUSTOMER_ID, ids))
     return checked.set_column(0, _INDEX, pa.array(rows)).cast(FACT_SCHEMA)
 
 

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from visavis.base import StoredBase
@@ -30,6 +31,7 @@ from visavis.serving.context import Context, Terms
 from visavis.serving.customers import Customers
 from visavis.serving.explaining import Explained, explain, explain_profile
 from visavis.serving.matching import Found, found_in, match_block, over_threads
+from visavis.serving.overrides import OfRows, Overrides
 from visavis.serving.profiles import Profiles, profile_block
 from visavis.serving.telling import attributes_told
 from visavis.serving.touched import State
@@ -158,6 +160,7 @@ class Serving:
         reasons: int | None = None,
         distinctive: bool = False,
         wording: bool = False,
+        overrides: Overrides | None = None,
     ) -> Answer:
         """The best opportunities of some customers, exactly.
 
@@ -172,6 +175,8 @@ class Serving:
             As of `Matches.to_table`.
         wording : bool
             Tell also what the messages of the opportunities need to know of their customers.
+        overrides : Overrides, optional
+            What is otherwise for each of them; it goes before what the context says of all.
 
         Returns
         -------
@@ -195,22 +200,28 @@ class Serving:
         state = self._current()
         version = state.version
         terms = state.plain if context is None else Terms.of(version, context)
+        of_rows = None
+        if overrides is not None:
+            of_rows = OfRows.of(version, overrides, len(customer_ids))
         rows, errors = version.customers.rows(customer_ids)
-        found = Found.together(
-            over_threads(
-                rows,
-                self._pool,
-                self._threads,
-                lambda block: match_block(
-                    state, block, terms, reasons=reasons, distinctive=distinctive
-                ),
+
+        def matched(places: npt.NDArray[np.int64]) -> Found:
+            return match_block(
+                state,
+                rows[places],
+                terms,
+                reasons=reasons,
+                distinctive=distinctive,
+                of_rows=None if of_rows is None else of_rows.take(places),
             )
-        )
+
+        places = np.arange(len(rows))
+        found = Found.together(over_threads(places, self._pool, self._threads, matched))
         control = version.control[rows] & (rows >= 0)
         attributes: dict[int, dict[str, Any]] = {}
         if wording:
             counts, columns = found.opportunity_count, found.capability_index
-            attributes = attributes_told(state, rows, terms, counts, columns)
+            attributes = attributes_told(state, rows, terms, counts, columns, of_rows)
         return Answer(
             state.name,
             version,
