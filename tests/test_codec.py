@@ -19,12 +19,11 @@ from visavis.gateway.codec import decoded, encoded
 from visavis.gateway.incoming import (
     attribute_column,
     attribute_row,
-    fact_columns,
-    fact_table,
     indicator_cells,
     indicator_matrix,
     indicator_row,
 )
+from visavis.gateway.incoming_facts import fact_columns, fact_table
 from visavis.v1 import opportunity_pb2, profile_pb2
 
 NAMES = ("days", "spend", "visits")

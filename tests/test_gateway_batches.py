@@ -7,9 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from gateways import IDS, Client, Code, World, batch_request, refused_as, rows_of, served, table_of
+from gateways import (
+    IDS,
+    INDICATORS,
+    Client,
+    Code,
+    World,
+    batch_request,
+    refused_as,
+    rows_of,
+    served,
+    table_of,
+)
 from visavis.v1 import context_pb2, match_service_pb2, profile_pb2
 
 
@@ -147,5 +159,140 @@ def test_overrides_that_do_not_fit_are_refused_by_their_path(world: World) -> No
         await refused_as(call, bad, "INVALID_SCHEMA", "overrides")
         request = batch_request(["c01"] * 10_000, overrides=profile_pb2.OverrideColumns())
         assert (await client.match.MatchCustomers(request)).customer_count == 10_000
+
+    served(world, scene)
+
+
+# Profiles as Arrow.
+
+
+def streamed(table: pa.Table, **options: Any) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def profile_table(world: World) -> pa.Table:
+    """Everybody of the base, in another order, columns too."""
+    base = world.base
+    columns = {"age": base.attributes["age"]}
+    for column, name in enumerate(INDICATORS):
+        columns[name] = pa.array(base.indicators[:, column])
+    columns["customer_id"] = base.customer_ids
+    for name in ("consent_shop", "consent_mail", "objected", "first_name"):
+        columns[name] = base.attributes[name]
+    return pa.table(columns).take(pa.array(np.arange(len(IDS))[::-1]))
+
+
+def fact_rows(world: World) -> pa.Table:
+    facts = world.base.facts
+    ids = world.base.customer_ids.take(facts["customer_index"].combine_chunks())
+    return facts.set_column(0, "customer_id", ids)
+
+
+def arrow_request(profiles: bytes, facts: bytes = b"", **more: Any) -> Any:
+    given = profile_pb2.ArrowProfiles(profiles=profiles, facts=facts)
+    return match_service_pb2.MatchCustomersRequest(arrow_profiles=given, **more)
+
+
+def test_profiles_as_arrow_are_answered_as_the_customers_are(world: World) -> None:
+    profiles, facts = profile_table(world), fact_rows(world)
+    ids = profiles["customer_id"].to_pylist()
+    coded = profiles.set_column(
+        profiles.column_names.index("first_name"),
+        "first_name",
+        profiles["first_name"].combine_chunks().dictionary_encode(),
+    )
+    doubled = facts.set_column(
+        facts.column_names.index("count"), "count", pa.array([1] * facts.num_rows, pa.int8())
+    )
+
+    async def scene(client: Client) -> None:
+        meant = await client.many(ids, reason_count=3)
+        for table in (profiles, coded):
+            for said in (facts, facts.take(pa.array(range(facts.num_rows)[::-1])), doubled):
+                request = arrow_request(streamed(table), streamed(said), reason_count=3)
+                assert await client.match.MatchCustomers(request) == meant
+        context = {"attribute_overrides": {"age": profile_pb2.AttributeValue(int64_value=12)}}
+        request = arrow_request(streamed(profiles), streamed(facts), context=context)
+        found = await client.match.MatchCustomers(request)
+        assert found == await client.many(ids, context=context)
+        # Without facts, and with what no base declares left out: unknown.
+        few = profiles.select(["customer_id", *INDICATORS])
+        alone = await client.match.MatchCustomers(arrow_request(streamed(few)))
+        assert alone.customer_count == len(ids)
+        assert not table_of(alone, ids, with_reasons=False).num_rows
+
+    served(world, scene)
+
+
+def replaced(table: pa.Table, name: str, column: Any) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, column)
+
+
+def test_profiles_as_arrow_that_do_not_fit_are_refused_by_their_column(world: World) -> None:
+    good, facts = profile_table(world), fact_rows(world)
+    n, m = good.num_rows, facts.num_rows
+    twice = pa.table([good["age"], good["age"]], names=["age", "age"])
+    schema, value, limit = "INVALID_SCHEMA", "INVALID_VALUE", "LIMIT_EXCEEDED"
+    wrong: list[tuple[bytes, str, str]] = [
+        (b"", schema, ""),
+        (b"\xff" * 64, schema, ""),
+        (streamed(good, compression="zstd"), schema, ""),
+        (streamed(twice), schema, ".age"),
+        (streamed(good.drop_columns(["customer_id"])), schema, ".customer_id"),
+        (streamed(replaced(good, "customer_id", pa.array(["x"] * n))), value, ".customer_id[1]"),
+        (streamed(replaced(good, "customer_id", pa.array([""] * n))), value, ".customer_id[0]"),
+        (streamed(good.drop_columns(["days"])), schema, ""),
+        (streamed(good.rename_columns({"age": "aeg"})), schema, ""),
+        (streamed(replaced(good, "days", pa.array([None] * n, pa.float32()))), value, ".days[0]"),
+        (streamed(replaced(good, "days", pa.array(["1"] * n))), schema, ".days"),
+        (streamed(replaced(good, "age", pa.array(["1"] * n))), schema, ".age"),
+        (streamed(replaced(good, "age", pa.array([2**63] * n, pa.uint64()))), value, ".age"),
+        (streamed(replaced(good, "objected", pa.nulls(n))), value, ".objected[0]"),
+        (streamed(replaced(good, "age", pa.array([[1]] * n))), schema, ".age"),
+        (streamed(pa.concat_tables([good] * 251)), limit, ""),
+    ]
+    wrong_facts: list[tuple[bytes, str, str]] = [
+        (b"\0" * 64, schema, ""),
+        (streamed(facts.drop_columns(["customer_id"])), schema, ".customer_id"),
+        (streamed(replaced(facts, "customer_id", pa.array(["x"] * m))), value, ".customer_id[0]"),
+        (streamed(replaced(facts, "kind", pa.array(["sold"] * m))), value, ".kind[0]"),
+        (streamed(replaced(facts, "count", pa.array([0] * m))), value, ".count[0]"),
+        (streamed(facts.append_column("price", pa.array([1] * m))), limit, ""),
+        (streamed(facts.drop_columns(["date"])), schema, ".date"),
+    ]
+
+    async def scene(client: Client) -> None:
+        bad, call = Code.INVALID_ARGUMENT, client.match.MatchCustomers
+        for content, reason, field in wrong:
+            path = f"arrow_profiles.profiles{field}"
+            await refused_as(call(arrow_request(content)), bad, reason, path)
+        for content, reason, field in wrong_facts:
+            path = f"arrow_profiles.facts{field}"
+            await refused_as(call(arrow_request(streamed(good), content)), bad, reason, path)
+
+    served(world, scene)
+
+
+def test_facts_that_share_a_long_name_are_refused_and_not_written_out(world: World) -> None:
+    count = 1_000
+    facts = profile_pb2.FactColumns(
+        row_index=bytes(4 * count),
+        products=["x" * 2**20],
+        product_index=bytes(4 * count),
+        capability_index=little([-1] * count, "<i4"),
+        kind=b"\1" * count,
+        day=bytes(4 * count),
+    )
+    indicators = profile_pb2.IndicatorColumns(indicator_names=INDICATORS, values=bytes(12))
+    profiles = profile_pb2.ProfileColumns(customer_ids=["new"], indicators=indicators, facts=facts)
+
+    async def scene(client: Client) -> None:
+        request = match_service_pb2.MatchCustomersRequest(profiles=profiles)
+        call = client.match.MatchCustomers(request)
+        field = "profiles.facts.product_index"
+        await refused_as(call, Code.INVALID_ARGUMENT, "LIMIT_EXCEEDED", field)
 
     served(world, scene)

@@ -13,12 +13,11 @@ from visavis.errors import InputError, SchemaError
 from visavis.gateway.incoming import (
     attribute_column,
     attribute_row,
-    fact_columns,
-    fact_table,
     indicator_cells,
     indicator_matrix,
     indicator_row,
 )
+from visavis.gateway.incoming_facts import fact_columns, fact_table
 from visavis.serving import Overrides, Profiles
 from visavis.serving.version import Version
 from visavis.v1 import profile_pb2 as v1

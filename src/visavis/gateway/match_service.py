@@ -16,6 +16,8 @@ from visavis.gateway.answers import (
     batch_of,
     customers_of,
 )
+from visavis.gateway.arrow import row_count_of
+from visavis.gateway.arrow_profiles import arrow_profiles_of
 from visavis.gateway.audiences import Audiences
 from visavis.gateway.context import context_of
 from visavis.gateway.customers import known_attributes, one_profile, overrides_of, profiles_of
@@ -169,8 +171,6 @@ class MatchService(MatchServiceServicer):
         asked = request.WhichOneof("customers")
         if asked is None:
             raise SchemaError("ids, profiles or arrow_profiles must be given", field="ids")
-        if asked == "arrow_profiles":
-            raise _not_yet("profiles as Arrow are not taken yet: send columns", "arrow_profiles")
         if request.HasField("overrides") and asked != "ids":
             raise SchemaError("can be given beside ids alone", field="overrides")
         if request.encoding not in opportunity_pb2.Encoding.values():
@@ -187,6 +187,10 @@ class MatchService(MatchServiceServicer):
             if request.HasField("overrides"):
                 options["overrides"] = overrides_of(request.overrides, serving.version, len(ids))
             answer = serving.match(list(ids), now, **options)
+        elif asked == "arrow_profiles":
+            field = "arrow_profiles.profiles"
+            profiles = arrow_profiles_of(request.arrow_profiles, serving.version)
+            answer = serving.match_profiles(profiles, now, **options)
         else:
             field = "profiles.customer_ids"
             bounded(len(request.profiles.customer_ids), 0, CUSTOMERS_MAX, field)
@@ -306,13 +310,11 @@ def _customer_count(request: v1.MatchCustomersRequest) -> int:
     asked = request.WhichOneof("customers")
     if asked == "ids":
         return len(request.ids.customer_ids)
+    if asked == "arrow_profiles":
+        return row_count_of(request.arrow_profiles.profiles, CUSTOMERS_MAX)
     return len(request.profiles.customer_ids) if asked == "profiles" else 0
 
 
 def _context(request: Any, version: Version) -> Context | None:
     """What holds now; None, for which everything is ready, where the request says nothing."""
     return context_of(request.context, version) if request.HasField("context") else None
-
-
-def _not_yet(reason: str, field: str) -> RefusedError:
-    return RefusedError(grpc.StatusCode.UNIMPLEMENTED, "UNSPECIFIED", reason, field=field)
