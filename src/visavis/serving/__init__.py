@@ -20,7 +20,7 @@
     profiles.py    Profiles: customers whom no base holds
     answer.py      Answer: columns
     explaining.py  why a customer has, or has not, an opportunity
-    audience.py    the best customers of one capability, and how many would get it
+    audience.py    the best customers of one capability: asked.py, which; reach.py, how many get it
 
 An answer comes from exactly one state and names it (`ServingVersion`). For every customer it is,
 byte for byte, what `visavis match` and `visavis rescore` give for the same base, catalog, policy,

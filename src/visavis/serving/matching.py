@@ -24,7 +24,15 @@ from visavis.serving.overrides import OfRows
 from visavis.serving.touched import State, with_attributes
 from visavis.serving.version import Version
 
-__all__ = ["Block", "Found", "block_of", "found_in", "match_block", "over_threads"]
+__all__ = [
+    "Block",
+    "Found",
+    "block_of",
+    "found_in",
+    "match_block",
+    "over_threads",
+    "reasons_together",
+]
 
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
@@ -99,21 +107,23 @@ class Found(NamedTuple):
             np.concatenate([each.capability_index for each in found]),
             np.concatenate([each.propensity for each in found]),
             np.concatenate([each.expected_value for each in found]),
-            _reasons_together([each.reasons for each in found]),
+            None if found[0].reasons is None else reasons_together(_given(found)),
             {name: sum(each.stats[name] for each in found) for name in found[0].stats},
             errors,
         )
 
 
-def _reasons_together(found: Sequence[ReasonTerms | None]) -> ReasonTerms | None:
-    given = [each for each in found if each is not None]
-    if not given:
-        return None
-    sizes = np.concatenate([np.zeros(1, np.int64), *(np.diff(each.offsets) for each in given)])
+def _given(found: Sequence[Found]) -> list[ReasonTerms]:
+    return [each.reasons for each in found if each.reasons is not None]
+
+
+def reasons_together(found: Sequence[ReasonTerms]) -> ReasonTerms:
+    """The reasons of several blocks, in their order; at least one."""
+    sizes = np.concatenate([np.zeros(1, np.int64), *(np.diff(each.offsets) for each in found)])
     return ReasonTerms(
         np.cumsum(sizes),
-        np.concatenate([each.name_index for each in given]),
-        np.concatenate([each.contribution for each in given]),
+        np.concatenate([each.name_index for each in found]),
+        np.concatenate([each.contribution for each in found]),
     )
 
 

@@ -325,22 +325,25 @@ class Serving:
         *,
         k: int,
         reach: bool = False,
+        reasons: int | None = None,
     ) -> Audience:
         """The best customers of a capability that is served, or of a draft.
 
         Parameters
         ----------
         capability : str or mapping
-            An id, or a row as `Catalog.from_rows` takes it, of an id that is neither served nor
-            named by facts.
+            An id, or a row as `Catalog.from_rows` takes it. With the id of one that is served it
+            stands in that one's place; a new id must not be named by facts.
         context : Context, optional
-            Of what is available, and of the policy; not of one customer. For a draft, ``only`` and
-            ``without`` say what else there is.
+            Of the day, of what is available, and of the policy; not of one customer. For a draft
+            of a new id, ``only`` and ``without`` say what else there is.
         k : int
             At most so many customers, up to `AUDIENCE_MAX`.
         reach : bool
             Count also how many customers would get it among their own best. The first time for a
             version and context, everybody is matched.
+        reasons : int, optional
+            At most so many for each customer, as of an opportunity; None = none are looked for.
 
         Raises
         ------
@@ -349,9 +352,15 @@ class Serving:
         InputError
             If the draft is no capability, or does not fit the base; or naming a field.
         """
-        context = Context() if context is None else context
+        _check_reasons(reasons)
         return find_audience(
-            self._current(), capability, context, k=k, reach=reach, pool=self._audience_pool
+            self._current(),
+            capability,
+            Context() if context is None else context,
+            k=k,
+            reach=reach,
+            reasons=reasons,
+            pool=self._audience_pool,
         )
 
     def record(
