@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from test_serving import EXAMPLES, drawn_context, richest
 from test_serving_explain import served
 from visavis.errors import InputError
 from visavis.serving import Context, Overrides, Serving
+from visavis.serving.overrides import recent_contacts
 from worlds import AS_OF, ATTRIBUTE_TYPES, World, worlds
 
 #: What a row may say of attributes.
@@ -136,3 +138,23 @@ def test_overrides_that_do_not_fit_are_refused_by_field_and_row(
     with pytest.raises(InputError) as caught:
         serving.match(world.customers[:2], overrides=Overrides(**change))
     assert (caught.value.field, caught.value.row) == (f"overrides.{field}", row)
+
+
+def test_only_contacts_that_still_cool_are_repeated_row_by_row() -> None:
+    day = date(2026, 3, 1)
+    dates = [day - timedelta(days=age) for age in (0, 9, 10, 400)]
+    facts = pa.table(
+        {
+            "customer_index": pa.array([0] * 8, pa.int64()),
+            "product": ["tea"] * 8,
+            "capability_id": pa.nulls(8, pa.string()),
+            "kind": ["contacted"] * 4 + ["bought"] * 4,
+            "date": pa.array(dates * 2, pa.date32()),
+            "count": pa.array([1] * 8, pa.int64()),
+        }
+    )
+    kept = recent_contacts(facts, {"email": 10, "phone": 3}, day)
+    assert kept["date"].to_pylist() == dates[:2]
+    assert set(kept["kind"].to_pylist()) == {"contacted"}
+    assert recent_contacts(facts, {}, day).num_rows == 0
+    assert recent_contacts(facts, {"email": 2**31 - 1}, date.min).num_rows == 4

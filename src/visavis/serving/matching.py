@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
@@ -20,7 +21,7 @@ from visavis.history import adjustments
 from visavis.kernel import Eligibility, History, MatchResult
 from visavis.kernel.request import history_of
 from visavis.serving.context import Terms
-from visavis.serving.overrides import OfRows
+from visavis.serving.overrides import OfRows, recent_contacts
 from visavis.serving.touched import State, with_attributes
 from visavis.serving.version import Version
 
@@ -309,7 +310,10 @@ def _planes(
     gates = version.engine.gates
     base = with_attributes(base, terms.attributes)
     if of_rows is not None and of_rows.attributes:
-        base = of_rows.spread(base, place)
+        # One customer may stand in every row: all that each row needs of the facts is what cools
+        # a channel down.
+        recent = recent_contacts(base.facts, version.policy.cool_down_days, terms.as_of)
+        base = of_rows.spread(replace(base, facts=recent), place)
         return gates.planes(base.attributes, base.facts, terms.as_of)
     planes, plane_index = gates.planes(base.attributes, base.facts, terms.as_of)
     return Eligibility(planes[place], plane_index)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from typing import Any, Final
 
@@ -16,12 +17,12 @@ from visavis.base import Base
 from visavis.base.door import incoming_attributes
 from visavis.base.writing import rows_of_base
 from visavis.catalog.schema import did_you_mean
-from visavis.domain import CONSENT_PREFIX, CUSTOMER_ID, OBJECTED
+from visavis.domain import CONSENT_PREFIX, CUSTOMER_ID, OBJECTED, FactKind, day_number
 from visavis.errors import InputError, SchemaError, fields_below
 from visavis.kernel.arguments import as_array, require
 from visavis.serving.version import Version
 
-__all__ = ["OfRows", "Overrides"]
+__all__ = ["OfRows", "Overrides", "recent_contacts"]
 
 _VALUES: Final = "overrides.values"
 
@@ -132,6 +133,17 @@ class OfRows:
         """The attributes that are otherwise for one customer."""
         cells = {name: column[row].as_py() for name, column in self.attributes.items()}
         return {name: cell for name, cell in cells.items() if cell is not None}
+
+
+def recent_contacts(facts: pa.Table, cool_down_days: Mapping[str, int], as_of: date) -> pa.Table:
+    """The facts that may cool a channel down on a day: no others matter to the gates."""
+    if not cool_down_days:
+        return facts.slice(0, 0)
+    # A channel is open again on the day of the contact plus its days.
+    last_open = day_number(as_of) - max(cool_down_days.values())
+    is_recent = pc.greater(facts["date"].cast(pa.int32()).cast(pa.int64()), last_open)
+    is_contact = pc.equal(facts["kind"], FactKind.CONTACTED.value)
+    return facts.filter(pc.and_(is_recent, is_contact))
 
 
 def _columns(version: Version, names: Sequence[str]) -> Int64:
