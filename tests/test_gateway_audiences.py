@@ -97,6 +97,7 @@ def test_an_audience_on_another_day_is_that_of_the_batch(world: World) -> None:
                 found = await client.match.FindAudience(
                     ask(capability_id=name, context=context, audience_count=40, include_reach=True)
                 )
+                assert found.version.as_of == day.isoformat()
                 assert members_of(found) == members_in(engine, name, 40)
                 assert found.reach_count == matched.count(name)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from gateways import (
@@ -22,7 +24,12 @@ from gateways import (
     served,
     table_of,
 )
+from visavis.errors import InputError
+from visavis.gateway.arrow_profiles import arrow_profiles_of
 from visavis.v1 import context_pb2, match_service_pb2, profile_pb2
+
+#: Damaged requests; `make test-long` asks for more.
+EXAMPLES = int(os.environ.get("VISAVIS_EXAMPLES", "80"))
 
 
 @pytest.fixture(name="world")
@@ -296,3 +303,25 @@ def test_facts_that_share_a_long_name_are_refused_and_not_written_out(world: Wor
         await refused_as(call, Code.INVALID_ARGUMENT, "LIMIT_EXCEEDED", field)
 
     served(world, scene)
+
+
+def test_damaged_streams_of_profiles_are_answered_or_refused(world: World) -> None:
+    rng = np.random.default_rng(3)
+    profiles, facts = profile_table(world).slice(0, 6), fact_rows(world)
+    own = pc.is_in(facts["customer_id"], profiles["customer_id"].combine_chunks())
+    whole = streamed(profiles), streamed(facts.filter(own).drop_columns(["capability_id"]))
+    outcomes = set()
+    with world.serving() as serving:
+        for _ in range(EXAMPLES * 5):
+            damaged = [bytearray(each) for each in whole]
+            for content in damaged:
+                for place in rng.integers(0, len(content), int(rng.integers(0, 3))).tolist():
+                    content[place] = int(rng.choice([0, 1, 2, 127, 255]))
+            given = profile_pb2.ArrowProfiles(profiles=bytes(damaged[0]), facts=bytes(damaged[1]))
+            try:
+                found = serving.match_profiles(arrow_profiles_of(given, serving.version))
+            except InputError as error:
+                outcomes.add(type(error).__name__)
+            else:
+                outcomes.add(len(found.customer_ids) == 6)
+    assert outcomes >= {True, "SchemaError", "InputError"}

@@ -155,6 +155,7 @@ def test_a_context_is_the_batch_of_what_it_says(
         ) as serving:
             answer = serving.match(world.customers, context, reasons=2)
             day = world.as_of if context.as_of is None else context.as_of
+            assert answer.name == serving.name._replace(as_of=day)
             engine = Engine(said_of_all(now, context), world.catalog, policy, as_of=day)
             assert answer.to_table().equals(engine.match().to_table(reasons=2))
             profiles = Profiles(

@@ -121,6 +121,7 @@ def test_an_audience_on_any_day_and_of_any_draft_is_that_of_the_batch(
                 continue
             engine = Engine(now, catalog, with_closed(policy, closed), as_of=day)
             found = serving.find_audience(asked, context, k=3, reach=True, reasons=2)
+            assert found.name == serving.name._replace(as_of=day)
             assert_is(found, engine, name, k=3, reasons=2)
 
 

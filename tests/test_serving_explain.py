@@ -103,6 +103,7 @@ def test_an_explanation_is_that_of_the_batch(
                 assert found.explanation == plain.explain(*pair)
                 assert serving.explain_profile(profile, offer["id"]) == found
                 found = serving.explain(*pair, context)
+                assert found.name == serving.name._replace(as_of=day)
                 assert_told(found.explanation, engine.explain(*pair))
                 assert serving.explain_profile(profile, offer["id"], context) == found
 

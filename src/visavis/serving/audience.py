@@ -101,7 +101,7 @@ def find_audience(
     best = _best(version, pairs, k)
     rows = pairs.rows[best]
     return Audience(
-        state.name,
+        state.name_on(terms.as_of),
         asked.alone.ids[0],
         version.customers.ids(rows),
         pairs.propensity[best],

@@ -88,7 +88,8 @@ def _explained(
     if len(block.indicators):
         # What is closed is closed in the block already. Who may not be matched has none.
         request = request._replace(closed=None, eligible=block.eligible, history=block.history)
-    return Explained(state.name, engine.explain(customer_id, capability_id, request=request))
+    explanation = engine.explain(customer_id, capability_id, request=request)
+    return Explained(state.name_on(terms.as_of), explanation)
 
 
 def _gates(version: Version, context: Context, j: int) -> Iterator[Gate]:

@@ -223,7 +223,7 @@ class Serving:
             counts, columns = found.opportunity_count, found.capability_index
             attributes = attributes_told(state, rows, terms, counts, columns, of_rows)
         return Answer(
-            state.name,
+            state.name_on(terms.as_of),
             version,
             customer_ids,
             found.errors | errors,
@@ -269,7 +269,7 @@ class Serving:
         found = found_in(version, terms, count, live, block, {}, reasons, distinctive)
         ids = profiles.customer_ids
         return Answer(
-            state.name,
+            state.name_on(terms.as_of),
             version,
             [str(row) for row in range(count)] if ids is None else ids,
             {},

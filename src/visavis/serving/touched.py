@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import cached_property
 from typing import NamedTuple
 
@@ -110,6 +111,10 @@ class State:
     def name(self) -> ServingVersion:
         """What answers from this state are named by."""
         return self.version.named(self.offset)
+
+    def name_on(self, as_of: date) -> ServingVersion:
+        """The same for what is reckoned from another day."""
+        return self.name if as_of == self.version.as_of else self.name._replace(as_of=as_of)
 
     @cached_property
     def is_touched(self) -> bool:
