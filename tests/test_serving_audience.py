@@ -131,10 +131,11 @@ def a_world() -> World:
 
 
 def test_a_draft_is_left_out_in_the_place_of_another_and_not_beside_it(world: World) -> None:
-    policy = Policy(k=3, ev_min=None, consent_not_needed=("email", "phone", "letter"))
+    channels = tuple(sorted({each["channel"] for each in world.capabilities}))
+    policy = Policy(k=3, ev_min=None, consent_not_needed=channels)
     offers = [{**each, "rule": None} for each in world.capabilities]
     offers = [{**each, "valid_from": None, "valid_to": None} for each in offers]
-    open_world = replace(world, policy=policy, capabilities=tuple(offers))
+    open_world = replace(world, policy=policy, capabilities=tuple(offers), facts=())
     draft = offers[0]
     context = Context(without=Selection(products=[draft["product"]]))
     with served(open_world, [], history_bytes=0) as (serving, _):

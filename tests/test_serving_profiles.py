@@ -23,9 +23,13 @@ from worlds import World
 
 @pytest.fixture(name="world", scope="module")
 def a_world() -> World:
-    policy = Policy(k=3, ev_min=None, consent_not_needed=("email", "phone", "letter"))
-    offers = [{**each, "rule": None} for each in richest().capabilities]
-    return replace(richest(), policy=policy, capabilities=tuple(offers))
+    """One in which whoever has not objected has opportunities."""
+    world = richest()
+    always = {"rule": None, "valid_from": None, "valid_to": None, "history_weights": []}
+    offers = tuple({**each, **always} for each in world.capabilities)
+    channels = tuple(sorted({each["channel"] for each in offers}))
+    policy = Policy(k=3, ev_min=None, consent_not_needed=channels)
+    return replace(world, policy=policy, capabilities=offers)
 
 
 @pytest.fixture(name="stored")
