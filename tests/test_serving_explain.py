@@ -79,7 +79,7 @@ def assert_told(told: Explanation, meant: Explanation) -> None:
     assert replace(told, gates=()) == replace(meant, gates=())
 
 
-@settings(max_examples=EXAMPLES // 6, deadline=None)
+@settings(max_examples=EXAMPLES // 8, deadline=None)
 @given(
     world=worlds(customers_max=3, capabilities_max=7),
     said=st.lists(groups(), max_size=2),
