@@ -19,11 +19,11 @@ from visavis.gateway.codec import decoded, encoded
 from visavis.gateway.incoming import (
     attribute_column,
     attribute_row,
-    fact_columns,
-    fact_table,
+    indicator_cells,
     indicator_matrix,
     indicator_row,
 )
+from visavis.gateway.incoming_facts import fact_columns, fact_table
 from visavis.v1 import opportunity_pb2, profile_pb2
 
 NAMES = ("days", "spend", "visits")
@@ -204,18 +204,18 @@ def test_columns_of_indicators_come_in_the_order_of_the_base() -> None:
     columns = profile_pb2.IndicatorColumns(
         indicator_names=["visits", "days", "spend"], values=little(range(6), "<f4")
     )
-    values, given_ = indicator_matrix(columns, NAMES, 2, field="x", is_complete=True)
+    values = indicator_matrix(columns, NAMES, 2, field="x")
     assert values.tolist() == [[1.0, 2.0, 0.0], [4.0, 5.0, 3.0]]
-    assert given_.all()
 
 
 def test_an_override_leaves_what_is_not_given() -> None:
     columns = profile_pb2.IndicatorColumns(
         indicator_names=["visits"], values=little([7.0, np.nan], "<f4"), is_given=b"\1\0"
     )
-    values, given_ = indicator_matrix(columns, NAMES, 2, field="x", is_complete=False)
-    assert given_.tolist() == [[False, False, True], [False, False, False]]
-    assert values[given_].tolist() == [7.0]
+    named, values, given_ = indicator_cells(columns, NAMES, 2, field="x")
+    assert named == ["visits"]
+    assert given_.tolist() == [[True], [False]]
+    assert values.tolist() == [[7.0], [0.0]]
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_columns_of_indicators_are_refused_by_field_and_row(
     good = {"indicator_names": NAMES, "values": little(range(6), "<f4")}
     columns = profile_pb2.IndicatorColumns(**{**good, **change})
     with pytest.raises(InputError) as caught:
-        indicator_matrix(columns, NAMES, 2, field="x", is_complete=True)
+        indicator_matrix(columns, NAMES, 2, field="x")
     assert (caught.value.field, caught.value.row) == (field, row)
 
 

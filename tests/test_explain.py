@@ -17,27 +17,30 @@ from visavis.policy import Exclusions, Policy
 from worlds import AS_OF, World, worlds
 
 
-def category(world: World, i: int, j: int) -> tuple[str, int | None]:
-    """What stands in the way of a pair, first things first; and its rank, where nothing does."""
+def category(world: World, i: int, j: int) -> tuple[str, int | None, list[int]]:
+    """What stands in the way of a pair, first things first; its rank; what took its place."""
     closed = world.closed_gates(i, j)
     if closed:
-        return closed[0], None
+        return closed[0], None, []
     if world.h(i, j) == -np.inf:
-        return "history", None
+        return "history", None, []
     ev, policy = world.scores.expected_value[i], world.policy
     least = -np.inf if policy.ev_min is None else policy.ev_min
     if ev[j] < least:
-        return "ev_min", None
+        return "minimum", None, []
     fits = [c for c in range(len(ev)) if world.allowed[i, c] and ev[c] >= least]
     taken: list[int] = []
     for c in sorted(fits, key=lambda c: (-ev[c], c)):
         is_full = len(taken) == policy.k
         if c == j and is_full:
-            return "beyond k", None
-        breaks = limit_broken(world, taken, c)
+            return "k", None, taken
+        group = limit_broken(world, taken, c)
+        if c == j and group is not None:
+            same = [t for t in taken if world.offers[t][group] == world.offers[c][group]]
+            return f"{group} limit", None, same
         if c == j:
-            return (breaks, None) if breaks else ("opportunity", len(taken) + 1)
-        if not is_full and not breaks:
+            return "opportunity", len(taken) + 1, []
+        if not is_full and group is None:
             taken.append(c)
     raise AssertionError("the walk passes every pair that fits")
 
@@ -47,7 +50,7 @@ def limit_broken(world: World, taken: list[int], c: int) -> str | None:
         limit = getattr(world.policy, f"{group}_limit")
         same = [t for t in taken if world.offers[t][group] == world.offers[c][group]]
         if limit is not None and len(same) >= limit:
-            return f"limit per {group}"
+            return group
     return None
 
 
@@ -59,9 +62,9 @@ def said(found: Explanation) -> str:
         return gate.name
     for part, name in (
         ("opportunity ", "opportunity"),
-        ("is below the minimum", "ev_min"),
-        ("better opportunities fill", "beyond k"),
-        *((f"per {group} is used up", f"limit per {group}") for group in GROUPS),
+        ("is below the minimum", "minimum"),
+        ("better opportunities fill", "k"),
+        *((f"per {group} is used up", f"{group} limit") for group in GROUPS),
     ):
         if part in found.verdict:
             return name
@@ -123,8 +126,10 @@ def test_every_pair_of_a_world_is_explained(world: World) -> None:
             assert (found.customer_id, found.capability_id) == (customer_id, offer["id"])
             assert found.as_of == world.as_of
             assert found.bias == np.float32(offer["bias"])
-            wanted, rank = category(world, i, j)
-            assert said(found) == wanted
+            wanted, rank, better = category(world, i, j)
+            assert said(found) == wanted == (found.obstacle or "opportunity")
+            ids = [offer["id"] for offer in world.offers]
+            assert found.better_capability_ids == tuple(ids[c] for c in better)
             assert found.rank == rank == rank_of.get((customer_id, offer["id"]))
             assert (found.remedies == ()) == (rank is not None)
             closed = dict.fromkeys(gate.name for gate in found.gates if not gate.is_open)

@@ -17,6 +17,7 @@ from gateways import (
     COUNT,
     IDS,
     INDICATORS,
+    POLICY,
     Client,
     Code,
     World,
@@ -319,6 +320,7 @@ def test_a_frame_that_is_wrong_is_answered_in_its_place(world: World) -> None:
 def test_an_explanation_names_the_first_obstacle(world: World) -> None:
     audit = io.StringIO()
     ask = match_service_pb2.ExplainRequest
+    filled = (match_service_pb2.OBSTACLE_K, match_service_pb2.OBSTACLE_PRODUCT_LIMIT)
 
     async def scene(client: Client) -> None:
         explain = client.match.Explain
@@ -337,13 +339,31 @@ def test_an_explanation_names_the_first_obstacle(world: World) -> None:
                 context={"exclusions": {"capability_ids": [best.capability_id]}},
             )
         )
-        assert shut.obstacle == match_service_pb2.OBSTACLE_CONTEXT
+        assert shut.obstacle == match_service_pb2.OBSTACLE_EXCLUSION
+        profile = a_profile(world, "c01", "c01")
+        inline = await explain(ask(profile=profile, capability_id=best.capability_id))
+        assert inline == found
+        names = {"available_channels": {"names": ["fax"]}}
+        names["capability_filter"] = {"products": {"names": ["oil"]}}
+        for name, obstacle in (
+            ("available_channels", match_service_pb2.OBSTACLE_AVAILABILITY),
+            ("capability_filter", match_service_pb2.OBSTACLE_FILTER),
+        ):
+            asked = ask(profile=profile, capability_id="k01", context={name: names[name]})
+            assert (await explain(asked)).obstacle == obstacle
         seen = set()
         for customer_id in ("c01", "c02", "c07", "c11"):
             for j in range(12):
                 each = await explain(ask(customer_id=customer_id, capability_id=f"k{j:02d}"))
                 seen.add(each.obstacle)
                 assert each.verdict
+                taken = (await client.one(customer_id)).opportunities
+                by_id = {opportunity.capability_id: opportunity for opportunity in taken}
+                better = [by_id[name] for name in each.better_capability_ids]
+                assert [one.rank for one in better] == sorted(one.rank for one in better)
+                assert bool(better) == (each.obstacle in filled)
+                if each.obstacle == match_service_pb2.OBSTACLE_K:
+                    assert len(better) == POLICY.k
         assert seen >= {
             match_service_pb2.OBSTACLE_NONE,
             match_service_pb2.OBSTACLE_CONSENT,

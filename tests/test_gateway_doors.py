@@ -37,12 +37,13 @@ from gateways import (
     table_of,
 )
 from visavis.engine import Engine
-from visavis.errors import InputError
+from visavis.errors import InputError, StorageError
 from visavis.gateway import match_service
 from visavis.gateway.entrance import SCOPE_OF
 from visavis.gateway.naming import named_opportunity, opportunity_namer
 from visavis.gateway.server import Certificates, Gateway, Settings
 from visavis.gateway.tokens import SCOPES, TokenFile
+from visavis.journal import Journal
 from visavis.v1 import (
     catalog_service_pb2,
     errors_pb2,
@@ -117,6 +118,63 @@ def test_a_published_catalog_is_swapped_in_under_load(world: World, tmp_path: Pa
         dry = publish_request("d", catalog={"location": "other.parquet"}, validate_only=True)
         assert (await publish(dry)).version.catalog_digest == other.digest()
         assert (await client.many([])).version.catalog_digest == world.catalog.digest()
+
+    served(world, scene)
+
+
+def test_a_publish_is_answered_again_after_a_restart(world: World, tmp_path: Path) -> None:
+    a_catalog(bias=1.0).write(tmp_path / "other.parquet")
+    world.catalog.write(tmp_path / "first.parquet")
+    one = publish_request("one", catalog={"location": "other.parquet"})
+    two = publish_request("two", catalog={"location": "first.parquet"})
+    dry = publish_request("dry", catalog={"location": "other.parquet"}, validate_only=True)
+    answers = []
+
+    async def first(client: Client) -> None:
+        await client.catalog.PublishVersion(dry)
+        answers.append(await client.catalog.PublishVersion(one))
+        answers.append(await client.catalog.PublishVersion(two))
+        assert not any(each.is_repeated for each in answers)
+
+    async def later(client: Client) -> None:
+        publish = client.catalog.PublishVersion
+        before = (await client.many([])).version
+        for request, answer in zip((one, two), answers, strict=True):
+            again = await publish(request)
+            assert again.is_repeated
+            assert (again.version, again.replaced_version) == (
+                answer.version,
+                answer.replaced_version,
+            )
+        assert (await client.many([])).version == before
+        changed = publish_request("one", catalog={"location": "first.parquet"})
+        await refused_as(publish(changed), Code.ALREADY_EXISTS, "REQUEST_ID_REUSED")
+        assert not (await publish(dry)).is_repeated
+
+    served(world, first)
+    served(world, later)
+
+
+def test_a_publish_that_could_not_be_kept_is_sent_again(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = a_catalog(bias=1.0)
+    other.write(tmp_path / "other.parquet")
+    request = publish_request("one", catalog={"location": "other.parquet"})
+
+    def full(*_: Any) -> None:
+        raise StorageError("disk is full", path=tmp_path)
+
+    async def scene(client: Client) -> None:
+        publish = client.catalog.PublishVersion
+        with monkeypatch.context() as patched:
+            patched.setattr(Journal, "keep_answer", full)
+            details = await refused_as(publish(request), Code.UNAVAILABLE, "STORAGE_FAILED")
+            assert str(tmp_path) not in str(details)
+        done = await publish(request)
+        assert not done.is_repeated
+        assert done.version.catalog_digest == other.digest()
+        assert (await publish(request)).is_repeated
 
     served(world, scene)
 

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from visavis.errors import InputError, LimitError, SchemaError, StorageError
+from visavis.errors import InputError, LimitError, ReusedError, SchemaError, StorageError
 from visavis.journal import Appended, Counts, Journal, connection, incoming
 
 
@@ -373,3 +373,42 @@ def test_a_journal_knows_which_requests_it_has_answered(journal: Journal) -> Non
     assert not journal.knows("s")
     with pytest.raises(SchemaError):
         journal.knows(7)  # type: ignore[arg-type]
+
+
+def test_who_objected_is_known_from_the_first_entry_on(journal: Journal) -> None:
+    journal.append(objections=["a", "b"])
+    journal.append(objections=["é"], facts=facts(("c", "tea", 1)))
+    assert journal.objecting(through=2) == {b"a", b"b"}
+    assert journal.objecting() == {b"a", b"b", "é".encode()}
+    journal.forget("a")
+    assert journal.objecting(through=1) == frozenset()
+    assert journal.objecting() == {b"b", "é".encode()}
+    with pytest.raises(InputError):
+        journal.objecting(through=99)
+
+
+def test_what_requests_were_answered_with_is_kept(path: Path, journal: Journal) -> None:
+    one, other = bytes(32), b"1" * 32
+    assert journal.answer("r", one) is None
+    journal.append(objections=["a"], request_id="r")
+    assert journal.answer("r", one) is None  # of another kind
+    journal.keep_answer("r", one, b"answer")
+    journal.keep_answer("s", other, b"")
+    journal.keep_answer("r", one, b"too late")
+    with Journal.open(path) as again:
+        assert again.answer("r", one) == b"answer"
+        assert again.answer("s", other) == b""
+        assert again.answer("t", one) is None
+        for attempt in (
+            lambda: again.answer("r", other),
+            lambda: again.keep_answer("s", one, b"x"),
+        ):
+            with pytest.raises(ReusedError) as caught:
+                attempt()
+            assert caught.value.field == "request_id"
+        assert again.verify().objections == 1
+        assert again.offset == 1
+    with pytest.raises(SchemaError):
+        journal.answer(7, one)  # type: ignore[arg-type]
+    journal.forget("a")
+    assert journal.answer("r", one) == b"answer"

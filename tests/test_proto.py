@@ -23,7 +23,7 @@ from google.protobuf.descriptor import (
 )
 
 import visavis
-from visavis.domain import FactKind, Link
+from visavis.domain import FactKind, Link, Obstacle
 
 ROOT = Path(__file__).parent.parent
 PROTOS = sorted((ROOT / "proto").rglob("*.proto"))
@@ -319,14 +319,12 @@ def test_kinds_of_facts_and_links_are_those_of_visavis() -> None:
     assert labels("Link") == {link.label for link in Link}
 
 
-def test_every_gate_has_its_obstacle() -> None:
-    source = "".join(
-        (GENERATED.parent / name).read_text(encoding="utf-8")
-        for name in ("eligibility.py", "engine/explanation.py")
-    )
-    gates = set(re.findall(r'Gate\("([a-z-]+)", False', source))
-    assert {"objection", "consent", "cool-down", "history"} <= gates
-    assert {gate.replace("-", "_") for gate in gates} <= labels("Obstacle")
+def test_every_obstacle_of_the_engine_is_one_of_the_contract() -> None:
+    ours = [each.name.lower() for each in Obstacle]
+    assert set(ours) == labels("Obstacle") - {"none", "context"}
+    (enum,) = (enum for enum in enums() if enum.name == "Obstacle")
+    numbers = [enum.values_by_name[f"OBSTACLE_{each.name}"].number for each in Obstacle]
+    assert numbers == sorted(numbers)
 
 
 @pytest.fixture(scope="module")

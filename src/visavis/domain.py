@@ -24,6 +24,7 @@ __all__ = [
     "THREADS_MAX",
     "FactKind",
     "Link",
+    "Obstacle",
     "day_number",
     "parse_date",
     "utc_now",
@@ -78,6 +79,25 @@ class FactKind(StrEnum):
     REFUSED = "refused"
     CONTACTED = "contacted"
     EXCLUDED = "excluded"
+
+
+class Obstacle(StrEnum):
+    """What can stand between a customer and a capability, in the order in which it is looked at."""
+
+    OBJECTION = "objection"
+    EXCLUSION = "exclusion"
+    FILTER = "filter"
+    AVAILABILITY = "availability"
+    VALIDITY = "validity"
+    CONSENT = "consent"
+    COOL_DOWN = "cool-down"
+    RULE = "rule"
+    HISTORY = "history"
+    EV_MIN = "minimum"
+    K = "k"
+    PRODUCT_LIMIT = "product limit"
+    CHANNEL_LIMIT = "channel limit"
+    FAMILY_LIMIT = "family limit"
 
 
 def day_number(day: date) -> int:

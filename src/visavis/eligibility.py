@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from visavis.catalog import Catalog
-from visavis.domain import CONSENT_PREFIX, OBJECTED
+from visavis.domain import CONSENT_PREFIX, OBJECTED, Obstacle
 from visavis.errors import InputError, SchemaError
 from visavis.history import last_contact_days
 from visavis.kernel import Eligibility
@@ -56,9 +56,10 @@ class Gate:
 
     Attributes
     ----------
-    name : str
-        ``objection``, ``exclusion``, ``validity``, ``consent``, ``cool-down``, ``rule``, or, from
-        whoever asks about the pair, ``history`` or ``context``.
+    name : Obstacle
+        What stands in the way when it is closed: from here ``objection``, ``exclusion``,
+        ``validity``, ``consent``, ``cool-down`` and ``rule``, from whoever asks about the pair
+        ``exclusion``, ``filter``, ``availability`` and ``history``.
     is_open : bool
     detail : str
         What was looked at, in plain words.
@@ -66,7 +67,7 @@ class Gate:
         What would open it; None if it is open.
     """
 
-    name: str
+    name: Obstacle
     is_open: bool
     detail: str
     remedy: str | None = None
@@ -240,47 +241,47 @@ class Gates:
             else self._exclusion_of(j)
         )
         if excluded is None:
-            return Gate("exclusion", True, "not excluded")
+            return Gate(Obstacle.EXCLUSION, True, "not excluded")
         remedy = f"a policy that no longer excludes {excluded}"
-        return Gate("exclusion", False, f"the policy excludes {excluded}", remedy)
+        return Gate(Obstacle.EXCLUSION, False, f"the policy excludes {excluded}", remedy)
 
     def _validity_gate(self, j: int, as_of: date) -> Gate:
         valid_from, valid_to = self.catalog.valid_from[j], self.catalog.valid_to[j]
         detail = f"valid from {valid_from or 'ever'} to {valid_to or 'ever'}, asked as of {as_of}"
         if _is_valid(valid_from, valid_to, as_of):
-            return Gate("validity", True, detail)
-        return Gate("validity", False, detail, "a day within its validity")
+            return Gate(Obstacle.VALIDITY, True, detail)
+        return Gate(Obstacle.VALIDITY, False, detail, "a day within its validity")
 
     def _consent_gate(self, j: int, attributes: pa.Table) -> Gate:
         channel = self.catalog.channels[j]
         if channel in self.policy.consent_not_needed:
-            return Gate("consent", True, f"{channel} needs none")
+            return Gate(Obstacle.CONSENT, True, f"{channel} needs none")
         name = CONSENT_PREFIX + channel
         given = attributes[name][0].as_py()
         if given:
-            return Gate("consent", True, f"{name} is given")
+            return Gate(Obstacle.CONSENT, True, f"{name} is given")
         said = "unknown, which counts as refused" if given is None else "refused"
-        return Gate("consent", False, f"{name} is {said}", f"{name} being given")
+        return Gate(Obstacle.CONSENT, False, f"{name} is {said}", f"{name} being given")
 
     def _cool_down_gate(self, j: int, facts: pa.Table, as_of: date) -> Gate:
         channel = self.catalog.channels[j]
         days = self.policy.cool_down_days.get(channel)
         if days is None:
-            return Gate("cool-down", True, f"{channel} has none")
+            return Gate(Obstacle.COOL_DOWN, True, f"{channel} has none")
         contacts = last_contact_days(facts, self.catalog, as_of, customer_count=1)
         ages = contacts.age_days[contacts.channel_code == self._channel_codes()[channel]]
         if not len(ages):
-            return Gate("cool-down", True, f"never contacted by {channel}")
+            return Gate(Obstacle.COOL_DOWN, True, f"never contacted by {channel}")
         age = int(ages[0])
         detail = f"last contacted by {channel} {age} days ago, the policy asks for {days}"
         if age >= days:
-            return Gate("cool-down", True, detail)
-        return Gate("cool-down", False, detail, f"waiting {days - age} more days")
+            return Gate(Obstacle.COOL_DOWN, True, detail)
+        return Gate(Obstacle.COOL_DOWN, False, detail, f"waiting {days - age} more days")
 
     def _rule_gates(self, j: int, attributes: pa.Table, as_of: date) -> list[Gate]:
         text = self.catalog.rules[j]
         if text is None:
-            return [Gate("rule", True, "no rule")]
+            return [Gate(Obstacle.RULE, True, "no rule")]
         return [_rule_gate(outcome) for outcome in self.rules[text].outcomes(attributes, as_of)]
 
     def _closed_capabilities(self, as_of: date) -> Bools:
@@ -382,18 +383,18 @@ def _spare_plane(plane_index: npt.NDArray[np.int32]) -> int:
 
 def _objection_gate(attributes: pa.Table) -> Gate:
     if not attributes[OBJECTED][0].as_py():
-        return Gate("objection", True, "no objection")
+        return Gate(Obstacle.OBJECTION, True, "no objection")
     remedy = "the customer withdrawing the objection"
-    return Gate("objection", False, "the customer objected to all contact", remedy)
+    return Gate(Obstacle.OBJECTION, False, "the customer objected to all contact", remedy)
 
 
 def _rule_gate(outcome: Outcome) -> Gate:
     read = f" ({_values(outcome.values)})" if outcome.values else ""
     if outcome.holds:
-        return Gate("rule", True, f"{outcome.text}: holds{read}")
+        return Gate(Obstacle.RULE, True, f"{outcome.text}: holds{read}")
     said = "is unknown, which does not hold" if outcome.holds is None else "does not hold"
     remedy = f"attributes for which {outcome.text} holds"
-    return Gate("rule", False, f"{outcome.text}: {said}{read}", remedy)
+    return Gate(Obstacle.RULE, False, f"{outcome.text}: {said}{read}", remedy)
 
 
 def _check_consent(channel: str, schema: pa.Schema) -> None:

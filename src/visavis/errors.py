@@ -21,6 +21,9 @@ input), so that the offending cell can be found without a search.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 __all__ = [
     "CorruptionError",
     "ExtraError",
@@ -34,6 +37,7 @@ __all__ = [
     "StorageError",
     "VariantError",
     "VisavisError",
+    "fields_below",
 ]
 
 
@@ -90,6 +94,19 @@ class InputError(VisavisError, ValueError):
             if part is not None
         ]
         super().__init__(f"{', '.join(where)}: {reason}" if where else reason)
+
+
+@contextmanager
+def fields_below(prefix: str) -> Iterator[None]:
+    """Name what is wrong in the block by its path below `prefix`: doors do not know it."""
+    try:
+        yield
+    except InputError as error:
+        if error.field is None:
+            raise
+        field = f"{prefix}.{error.field}"
+        kind = type(error)
+        raise kind(error.reason, field=field, row=error.row, subject=error.subject) from None
 
 
 class SchemaError(InputError):

@@ -17,7 +17,7 @@ No result depends on threads, blocks or the kernel's variant.
 """
 
 from visavis.engine.engine import Engine, audience, explain, match
-from visavis.engine.explanation import Contribution, Explanation
+from visavis.engine.explanation import Contribution, Explanation, Request
 from visavis.engine.matches import OPPORTUNITY_SCHEMA, Matches
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Engine",
     "Explanation",
     "Matches",
+    "Request",
     "audience",
     "explain",
     "match",

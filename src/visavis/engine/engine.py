@@ -27,7 +27,7 @@ from visavis.engine.blocks import (
     over_blocks,
     rows_of,
 )
-from visavis.engine.explanation import Explanation, explain_pair
+from visavis.engine.explanation import Explanation, Request, explain_pair
 from visavis.engine.matches import Matches, joined
 from visavis.errors import InputError, LimitError, NotFoundError, SchemaError
 from visavis.history import adjustments
@@ -346,22 +346,22 @@ class Engine:
         customer_id: str,
         capability_id: str,
         *,
-        closed: npt.NDArray[np.bool_] | None = None,
+        request: Request = Request(),  # noqa: B008 (immutable)
     ) -> Explanation:
         """Why a customer has, or has not, an opportunity.
 
         Parameters
         ----------
         customer_id, capability_id : str
-        closed : ndarray of shape (m,), bool, optional
-            Capabilities that whoever asks does not want now.
+        request : Request
+            What whoever asks adds to the question.
 
         Raises
         ------
         NotFoundError
             If the base or the catalog does not hold the id.
         """
-        return explain_pair(self, customer_id, capability_id, closed)
+        return explain_pair(self, customer_id, capability_id, request)
 
     def _over_blocks(
         self,

@@ -5,22 +5,48 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from visavis import kernel
-from visavis.domain import HISTORY
+from visavis.domain import HISTORY, Obstacle
 from visavis.eligibility import Gate, without
 from visavis.engine.blocks import adjustments_of
 from visavis.history import adjustments, term_contributions
+from visavis.kernel import Eligibility, History
 
 if TYPE_CHECKING:
     from visavis.engine.engine import Engine
 
-__all__ = ["Contribution", "Explanation", "explain_pair"]
+__all__ = ["Contribution", "Explanation", "Request", "explain_pair"]
+
+
+#: How many gates are looked at before those of a request.
+_ASKED_BEHIND: Final = 2
+
+
+class Request(NamedTuple):
+    """What whoever asks about a pair adds to it, and knows already.
+
+    Attributes
+    ----------
+    gates : sequence of Gate
+        What the request itself says of the capability.
+    closed : ndarray of shape (m,), bool, or None
+        Capabilities that it leaves out.
+    eligible : Eligibility or None
+        Of the one customer, without what is closed; None: it has to be computed.
+    history : History or None
+        Of the one customer; None: it has to be computed.
+    """
+
+    gates: Sequence[Gate] = ()
+    closed: npt.NDArray[np.bool_] | None = None
+    eligible: Eligibility | None = None
+    history: History | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +93,12 @@ class Explanation:
         Every gate's outcome, closed ones included.
     rank : int or None
         Its place among the customer's opportunities; None if it is none.
+    obstacle : Obstacle or None
+        The first thing that stood in the way; None if it is an opportunity.
     verdict : str
-        The first thing that stood in the way, or that nothing did.
+        The same in words.
+    better_capability_ids : tuple of str
+        Those that filled the policy's k, or the limit, best first; none otherwise.
     remedies : tuple of str
         What would change it.
     """
@@ -84,15 +114,14 @@ class Explanation:
     expected_value: float | None
     gates: tuple[Gate, ...]
     rank: int | None
+    obstacle: Obstacle | None
     verdict: str
+    better_capability_ids: tuple[str, ...]
     remedies: tuple[str, ...]
 
 
 def explain_pair(
-    engine: Engine,
-    customer_id: str,
-    capability_id: str,
-    closed: npt.NDArray[np.bool_] | None = None,
+    engine: Engine, customer_id: str, capability_id: str, request: Request
 ) -> Explanation:
     """Explain one pair; see `Engine.explain`."""
     i, j = engine.base.index_of(customer_id), engine.catalog.index_of(capability_id)
@@ -100,32 +129,39 @@ def explain_pair(
     own_facts = facts.set_column(0, "customer_index", pa.array(np.zeros(len(facts), np.int64)))
     attributes = engine.base.attributes.slice(i, 1)
     gates = engine.gates.outcomes(j, attributes, own_facts, engine.as_of, customer_id)
-    if closed is not None:
-        gates.append(_context_gate(bool(closed[j])))
+    # In the order in which gates are looked at: behind objection and exclusion.
+    gates[_ASKED_BEHIND:_ASKED_BEHIND] = request.gates
     if not gates[0].is_open:
         return _unscored(engine, customer_id, capability_id, gates)
     row = engine.base.indicators[i : i + 1]
-    history = adjustments(own_facts, engine.catalog, engine.as_of, customer_count=1)
-    numbers = kernel.scores(row, engine.panel, history=history, variant=engine.variant)
-    z = float(numbers.linear_predictor[0, j])
+    history = request.history
+    if history is None:
+        history = adjustments(own_facts, engine.catalog, engine.as_of, customer_count=1)
     h = float(adjustments_of(history, np.zeros(1, np.int64), np.array([j], np.int32))[0])
+    numbers = _scores(engine, row, j, h)
+    z = float(numbers.linear_predictor[0, 0])
     if np.isnan(z):
         remedy = "the fact that excludes it falling away"
-        gates.append(Gate("history", False, "a fact excludes this customer from it", remedy))
+        said = "a fact excludes this customer from it"
+        gates.append(Gate(Obstacle.HISTORY, False, said, remedy))
         return _unscored(engine, customer_id, capability_id, gates)
-    eligible = engine.gates.planes(attributes, own_facts, engine.as_of)
-    chosen = kernel.match(
-        row,
-        engine.panel,
-        k=engine.policy.k,
-        eligible=eligible if closed is None else without(eligible, closed),
-        history=history,
-        limits=engine.policy.limits,
-        ev_min=engine.policy.ev_min,
-        variant=engine.variant,
-    )
-    ev = float(numbers.expected_value[0, j])
-    verdict = _verdict(engine, j, ev, gates, chosen)
+    ev = float(numbers.expected_value[0, 0])
+    verdict = _verdict_of_gates(engine, ev, gates)
+    if verdict is None:
+        eligible = request.eligible
+        if eligible is None:
+            eligible = engine.gates.planes(attributes, own_facts, engine.as_of)
+        chosen = kernel.match(
+            row,
+            engine.panel,
+            k=engine.policy.k,
+            eligible=eligible if request.closed is None else without(eligible, request.closed),
+            history=history,
+            limits=engine.policy.limits,
+            ev_min=engine.policy.ev_min,
+            variant=engine.variant,
+        )
+        verdict = _verdict(engine, j, ev, chosen)
     return Explanation(
         customer_id=customer_id,
         capability_id=capability_id,
@@ -134,20 +170,22 @@ def explain_pair(
         bias=float(engine.catalog.bias[j]),
         contributions=_contributions(engine, i, j, h),
         history_terms=tuple(term_contributions(own_facts, engine.catalog, j, engine.as_of)),
-        propensity=float(numbers.propensity[0, j]),
+        propensity=float(numbers.propensity[0, 0]),
         expected_value=ev,
         gates=tuple(gates),
         rank=verdict.rank,
+        obstacle=verdict.obstacle,
         verdict=verdict.text,
+        better_capability_ids=verdict.better,
         remedies=verdict.remedies,
     )
 
 
-def _context_gate(is_closed: bool) -> Gate:
-    if not is_closed:
-        return Gate("context", True, "the request leaves it open")
-    remedy = "a request that leaves it open"
-    return Gate("context", False, "the request leaves it out", remedy)
+def _scores(engine: Engine, row: npt.NDArray[np.float32], j: int, h: float) -> kernel.ScoresResult:
+    """The numbers of one pair: of the whole catalog they would take as long as a match."""
+    entry = np.array([0, 1], np.int64), np.zeros(1, np.int32), np.array([h], np.float32)
+    alone = engine.panel_of(np.array([j]))
+    return kernel.scores(row, alone, history=History(*entry), variant=engine.variant)
 
 
 def _unscored(
@@ -167,7 +205,9 @@ def _unscored(
         expected_value=None,
         gates=tuple(gates),
         rank=None,
+        obstacle=verdict.obstacle,
         verdict=verdict.text,
+        better_capability_ids=(),
         remedies=verdict.remedies,
     )
 
@@ -187,20 +227,27 @@ class _Verdict(NamedTuple):
     """What stood in the way, and what would change it."""
 
     rank: int | None
+    obstacle: Obstacle | None
     text: str
     remedies: tuple[str, ...] = ()
+    better: tuple[str, ...] = ()
 
 
-def _verdict(
-    engine: Engine, j: int, ev: float, gates: Sequence[Gate], chosen: kernel.MatchResult
-) -> _Verdict:
+def _verdict_of_gates(engine: Engine, ev: float, gates: Sequence[Gate]) -> _Verdict | None:
+    """What does not depend on other capabilities; None if none of it stands in the way."""
     closed = [gate for gate in gates if not gate.is_open]
     if closed:
         return _closed_verdict(closed)
     ev_min = engine.policy.ev_min
     if ev_min is not None and ev < ev_min:
         text = f"expected value {ev:.4f} is below the minimum {ev_min:g}"
-        return _Verdict(None, text, (f"an expected value of at least {ev_min:g}",))
+        remedy = f"an expected value of at least {ev_min:g}"
+        return _Verdict(None, Obstacle.EV_MIN, text, (remedy,))
+    return None
+
+
+def _verdict(engine: Engine, j: int, ev: float, chosen: kernel.MatchResult) -> _Verdict:
+    """What the walk over all eligible capabilities says."""
     count = int(chosen.opportunity_count[0])
     taken = list(
         zip(
@@ -211,38 +258,44 @@ def _verdict(
     )
     for position, (_, c) in enumerate(taken):
         if c == j:
-            return _Verdict(position + 1, f"opportunity {position + 1} of {count}")
+            return _Verdict(position + 1, None, f"opportunity {position + 1} of {count}")
     ahead = [c for other, c in taken if (-other, c) < (-ev, j)]
     k = engine.policy.k
     if len(ahead) == k:
         wanted = f"an expected value above {taken[-1][0]:.4f} (it is {ev:.4f})"
         return _Verdict(
-            None, f"{k} better opportunities fill the policy's k = {k}", (wanted, f"a k above {k}")
+            None,
+            Obstacle.K,
+            f"{k} better opportunities fill the policy's k = {k}",
+            (wanted, f"a k above {k}"),
+            tuple(engine.catalog.ids[c] for c in ahead),
         )
     return _limit_verdict(engine, j, ahead)
 
 
 def _closed_verdict(closed: Sequence[Gate]) -> _Verdict:
     remedies = tuple(gate.remedy for gate in closed if gate.remedy is not None)
-    return _Verdict(None, f"not eligible: {closed[0].detail}", remedies)
+    return _Verdict(None, closed[0].name, f"not eligible: {closed[0].detail}", remedies)
 
 
 def _limit_verdict(engine: Engine, j: int, ahead: Sequence[int]) -> _Verdict:
     """Eligible, worth it and not beyond k: then those taken before it had filled a group."""
     catalog, policy = engine.catalog, engine.policy
-    for group, limit, names in (
-        ("product", policy.product_limit, catalog.products),
-        ("channel", policy.channel_limit, catalog.channels),
-        ("family", policy.family_limit, catalog.families),
+    for group, obstacle, limit, names in (
+        ("product", Obstacle.PRODUCT_LIMIT, policy.product_limit, catalog.products),
+        ("channel", Obstacle.CHANNEL_LIMIT, policy.channel_limit, catalog.channels),
+        ("family", Obstacle.FAMILY_LIMIT, policy.family_limit, catalog.families),
     ):
-        holders = [catalog.ids[c] for c in ahead if names[c] == names[j]]
+        holders = tuple(catalog.ids[c] for c in ahead if names[c] == names[j])
         if limit is not None and len(holders) >= limit:
             return _Verdict(
                 None,
+                obstacle,
                 f"the limit of {limit} per {group} is used up by {', '.join(holders)}",
                 (
                     f"a limit per {group} above {limit}",
                     f"an expected value above that of one of them, of {group} {names[j]!r}",
                 ),
+                holders,
             )
     raise AssertionError("an eligible pair that was not taken has a limit in its way")

@@ -1,16 +1,14 @@
-"""`Answer`, `Explained` and `Audience` of the serving core → messages of the contract."""
+"""`Answer` of the serving core → messages of the contract."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Final
 
 import pyarrow as pa
 
 from visavis.catalog.wording import filled_in
 from visavis.domain import HISTORY
-from visavis.engine import Explanation
 from visavis.engine.matches import reason_lists
 from visavis.gateway.codec import encoded_rows
 from visavis.gateway.errors import fault_of, row_error
@@ -21,26 +19,7 @@ from visavis.v1 import match_service_pb2 as match_v1
 from visavis.v1 import opportunity_pb2 as v1
 from visavis.v1 import version_pb2
 
-__all__ = ["Cards", "batch_of", "customers_of", "explanation_of", "version_of"]
-
-#: The gates of the engine as the contract's obstacles.
-_OBSTACLES: Final = {
-    "objection": match_v1.OBSTACLE_OBJECTION,
-    "exclusion": match_v1.OBSTACLE_EXCLUSION,
-    "validity": match_v1.OBSTACLE_VALIDITY,
-    "consent": match_v1.OBSTACLE_CONSENT,
-    "cool-down": match_v1.OBSTACLE_COOL_DOWN,
-    "rule": match_v1.OBSTACLE_RULE,
-    "history": match_v1.OBSTACLE_HISTORY,
-    "context": match_v1.OBSTACLE_CONTEXT,
-}
-
-#: What fills up, by what the engine's verdict calls it.
-_LIMITS: Final = {
-    "product": match_v1.OBSTACLE_PRODUCT_LIMIT,
-    "channel": match_v1.OBSTACLE_CHANNEL_LIMIT,
-    "family": match_v1.OBSTACLE_FAMILY_LIMIT,
-}
+__all__ = ["Cards", "batch_of", "customers_of", "version_of"]
 
 
 def version_of(name: ServingVersion) -> version_pb2.ServingVersion:
@@ -190,48 +169,3 @@ def _arrow(table: pa.Table) -> bytes:
         writer.write_table(table)
     content: bytes = sink.getvalue().to_pybytes()
     return content
-
-
-def explanation_of(name: ServingVersion, found: Explanation) -> match_v1.ExplainResponse:
-    """An explanation, as the contract has it."""
-    response = match_v1.ExplainResponse(
-        version=version_of(name),
-        customer_id=found.customer_id,
-        capability_id=found.capability_id,
-        linear_predictor=found.linear_predictor,
-        bias=found.bias,
-        propensity=found.propensity,
-        expected_value=found.expected_value,
-        rank=found.rank,
-        obstacle=_obstacle(found),
-        verdict=found.verdict,
-        remedies=found.remedies,
-    )
-    for term in found.contributions:
-        response.contributions.add(
-            name=term.name, value=term.value, weight=term.weight, contribution=term.contribution
-        )
-    for label, contribution in found.history_terms:
-        response.history_contributions.add(term=label, contribution=contribution)
-    for gate in found.gates:
-        response.gates.add(
-            obstacle=_OBSTACLES[gate.name],
-            is_open=gate.is_open,
-            detail=gate.detail,
-            remedy=gate.remedy or "",
-        )
-    return response
-
-
-def _obstacle(found: Explanation) -> match_v1.Obstacle:
-    closed = [gate for gate in found.gates if not gate.is_open]
-    if closed:
-        return _OBSTACLES[closed[0].name]
-    if found.rank is not None:
-        return match_v1.OBSTACLE_NONE
-    if found.verdict.startswith("expected value "):
-        return match_v1.OBSTACLE_EV_MIN
-    for group, obstacle in _LIMITS.items():
-        if f" per {group} is used up by " in found.verdict:
-            return obstacle
-    return match_v1.OBSTACLE_K

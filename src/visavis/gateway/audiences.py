@@ -8,20 +8,38 @@ from typing import Any, Final
 
 import grpc
 
-from visavis.errors import SchemaError
+from visavis.domain import HISTORY
+from visavis.errors import InputError, SchemaError
 from visavis.gateway.answers import version_of
 from visavis.gateway.context import context_of
 from visavis.gateway.errors import RefusedError
-from visavis.gateway.limits import AUDIENCE_MAX, bounded, page_size
+from visavis.gateway.limits import (
+    AUDIENCE_MAX,
+    REASONS_MAX,
+    bounded,
+    check_size,
+    page_size,
+)
 from visavis.gateway.naming import is_of, page_of, page_token
 from visavis.serving import Audience, Serving, ServingVersion
-from visavis.v1 import capability_pb2, profile_pb2
+from visavis.v1 import capability_pb2, opportunity_pb2, profile_pb2
 from visavis.v1 import match_service_pb2 as v1
 
 __all__ = ["Audiences", "version_changed"]
 
-#: Audiences that pages are still taken from: of 100,000 customers each, some 100 MB in all.
+#: Audiences that pages are still taken from, so many at most and so large in all; a hundred reasons
+#: of each of 100,000 customers are 160 MB.
 _KEPT_MAX: Final = 8
+_KEPT_BYTES: Final = 2**28
+
+#: What a customer takes beside the reasons: an id of 16 letters and three numbers.
+_MEMBER_BYTES: Final = 96
+
+#: What a page may weigh; one more member fits beside it.
+_PAGE_BYTES: Final = 2 * 2**20
+
+#: What an audience has no place for: it names everybody who is worth it.
+_LIMITS: Final = ("k", "product_limit", "channel_limit", "family_limit")
 
 
 class Audiences:
@@ -40,11 +58,7 @@ class Audiences:
         """
         size = page_size(request.page_size)
         count = bounded(request.audience_count, 1, AUDIENCE_MAX, "audience_count")
-        if request.reason_count:
-            reason = "reasons of members are not given yet: see Explain"
-            raise RefusedError(
-                grpc.StatusCode.UNIMPLEMENTED, "UNSPECIFIED", reason, field="reason_count"
-            )
+        bounded(request.reason_count, 0, REASONS_MAX, "reason_count")
         key = _key(request)
         page = page_of(request.page_token, key)
         audience = self._audience(serving, request, count, None if page is None else key)
@@ -55,9 +69,14 @@ class Audiences:
         with self._lock:
             self._kept[key] = audience
             self._kept.move_to_end(key)
-            while len(self._kept) > _KEPT_MAX:
-                self._kept.popitem(last=False)
+            self._forget_oldest()
         return _page(audience, start, size, key, is_first=page is None)
+
+    def _forget_oldest(self) -> None:
+        while len(self._kept) > _KEPT_MAX or (
+            len(self._kept) > 1 and sum(map(_size, self._kept.values())) > _KEPT_BYTES
+        ):
+            self._kept.popitem(last=False)
 
     def _audience(
         self, serving: Serving, request: v1.FindAudienceRequest, count: int, key: bytes | None
@@ -72,8 +91,37 @@ class Audiences:
         capability: Any = request.capability_id
         if subject == "draft":
             capability = _draft(request.draft)
+        _check_context(request)
         now = context_of(request.context, serving.version)
-        return serving.find_audience(capability, now, k=count, reach=request.include_reach)
+        return serving.find_audience(
+            capability,
+            now,
+            k=count,
+            reach=request.include_reach,
+            reasons=request.reason_count or None,
+        )
+
+
+def _check_context(request: v1.FindAudienceRequest) -> None:
+    """Refuse what a context says of customers, or of other capabilities."""
+    context = request.context
+    for name in ("capability_filter", "indicator_overrides", "attribute_overrides"):
+        if context.HasField(name) if name == "capability_filter" else getattr(context, name):
+            raise _says_nothing(f"context.{name}")
+    for name in _LIMITS:
+        if context.policy_overrides.HasField(name):
+            raise _says_nothing(f"context.policy_overrides.{name}")
+
+
+def _says_nothing(field: str) -> InputError:
+    return InputError("says nothing of an audience: leave it out", field=field)
+
+
+def _size(audience: Audience) -> int:
+    """About how many bytes an audience takes."""
+    reasons = audience.reasons
+    told = 0 if reasons is None else sum(column.nbytes for column in reasons)
+    return told + _MEMBER_BYTES * len(audience.customer_ids)
 
 
 def version_changed() -> RefusedError:
@@ -98,22 +146,42 @@ def _listing(name: ServingVersion) -> bytes:
 def _page(
     audience: Audience, start: int, size: int, key: bytes, *, is_first: bool
 ) -> v1.FindAudienceResponse:
-    end = min(start + size, len(audience.customer_ids))
     response = v1.FindAudienceResponse(
         version=version_of(audience.name),
         eligible_count=audience.possible_count,
         reach_count=audience.reach if is_first else None,
     )
-    for place in range(start, end):
-        response.members.add(
+    names = (*audience.indicator_names, HISTORY)
+    place, last, weight = start, min(start + size, len(audience.customer_ids)), 0
+    while place < last and weight < _PAGE_BYTES:
+        member = response.members.add(
             customer_id=audience.customer_ids[place],
             propensity=float(audience.propensity[place]),
             expected_value=float(audience.expected_value[place]),
+            reasons=_reasons(audience, place, names),
             is_control=bool(audience.control[place]),
         )
-    if end < len(audience.customer_ids):
-        response.next_page_token = page_token(end, _listing(audience.name), key)
+        weight += member.ByteSize()
+        place += 1
+    if place < len(audience.customer_ids):
+        response.next_page_token = page_token(place, _listing(audience.name), key)
+    check_size(response, "page_size")
     return response
+
+
+def _reasons(
+    audience: Audience, place: int, names: tuple[str, ...]
+) -> list[opportunity_pb2.Reason]:
+    found = audience.reasons
+    if found is None:
+        return []
+    cut = slice(int(found.offsets[place]), int(found.offsets[place + 1]))
+    return [
+        opportunity_pb2.Reason(indicator=names[column], contribution=contribution)
+        for column, contribution in zip(
+            found.name_index[cut].tolist(), found.contribution[cut].tolist(), strict=True
+        )
+    ]
 
 
 def _draft(given: capability_pb2.Capability) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -13,16 +13,16 @@ from visavis.errors import InputError, SchemaError
 from visavis.gateway.incoming import (
     attribute_column,
     attribute_row,
-    fact_columns,
-    fact_table,
+    indicator_cells,
     indicator_matrix,
     indicator_row,
 )
-from visavis.serving import Profiles
+from visavis.gateway.incoming_facts import fact_columns, fact_table
+from visavis.serving import Overrides, Profiles
 from visavis.serving.version import Version
 from visavis.v1 import profile_pb2 as v1
 
-__all__ = ["known_attributes", "one_profile", "plain", "profiles_of"]
+__all__ = ["known_attributes", "one_profile", "overrides_of", "plain", "profiles_of"]
 
 
 def one_profile(given: v1.Profile, version: Version) -> Profiles:
@@ -48,27 +48,44 @@ def profiles_of(given: v1.ProfileColumns, version: Version) -> Profiles:
     ids = list(given.customer_ids)
     _check_ids(ids)
     schema = version.engine.base.attributes.schema
-    indicators, _ = indicator_matrix(
-        given.indicators,
-        version.indicator_names,
-        count,
-        field="profiles.indicators",
-        is_complete=True,
+    indicators = indicator_matrix(
+        given.indicators, version.indicator_names, count, field="profiles.indicators"
     )
-    columns: dict[str, pa.Array] = {}
-    for place, column in enumerate(given.attributes):
-        field = f"profiles.attributes[{place}]"
-        array = attribute_column(column, schema, count, field=field)
-        if column.name in columns:
-            raise SchemaError(f"{column.name!r} stands twice", field=f"{field}.name")
-        columns[column.name] = plain(array)
     numbers = pa.array([str(row) for row in range(count)], pa.string())
     return Profiles(
         indicators=indicators,
-        attributes=pa.table(columns) if columns else None,
+        attributes=_attributes(given.attributes, schema, count, "profiles.attributes"),
         facts=_numbered(fact_columns(given.facts, numbers, field="profiles.facts")),
         customer_ids=ids,
     )
+
+
+def overrides_of(given: v1.OverrideColumns, version: Version, count: int) -> Overrides:
+    """What is otherwise for each of `count` customers."""
+    field = "overrides.indicators"
+    names, values, is_given = indicator_cells(
+        given.indicators, version.indicator_names, count, field=field
+    )
+    schema = version.engine.base.attributes.schema
+    return Overrides(
+        indicator_names=names,
+        values=values,
+        is_given=is_given,
+        attributes=_attributes(given.attributes, schema, count, "overrides.attributes"),
+    )
+
+
+def _attributes(
+    given: Iterable[v1.AttributeColumn], schema: pa.Schema, count: int, field: str
+) -> pa.Table | None:
+    columns: dict[str, pa.Array] = {}
+    for place, column in enumerate(given):
+        where = f"{field}[{place}]"
+        array = attribute_column(column, schema, count, field=where)
+        if column.name in columns:
+            raise SchemaError(f"{column.name!r} stands twice", field=f"{where}.name")
+        columns[column.name] = plain(array)
+    return pa.table(columns) if columns else None
 
 
 def _check_ids(ids: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Profiles, overrides and facts as a request has them → the arrays and tables that doors take.
+"""Indicators and attributes as a request has them → the arrays and tables that doors take.
 
 Only the form is checked here: lengths, names, types. What a value may be is said at the doors of
 base and journal (``visavis.base``). Errors name the field by its path below the message given.
@@ -6,16 +6,15 @@ base and journal (``visavis.base``). Errors name the field by its path below the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from visavis.base import FACT_SCHEMA
 from visavis.catalog.schema import did_you_mean
-from visavis.domain import CUSTOMER_ID, FactKind, day_number, parse_date
+from visavis.domain import parse_date
 from visavis.errors import InputError, SchemaError
 from visavis.gateway.codec import BYTE, FLOAT64, INT32, numbers
 from visavis.v1 import profile_pb2 as v1
@@ -23,21 +22,16 @@ from visavis.v1 import profile_pb2 as v1
 __all__ = [
     "attribute_column",
     "attribute_row",
-    "fact_columns",
-    "fact_table",
+    "cast_attribute",
+    "check_complete",
+    "check_known",
+    "indicator_cells",
     "indicator_matrix",
     "indicator_row",
 ]
 
 _FLOAT32: Final[np.dtype[np.float32]] = np.dtype("<f4")
 _INT64: Final[np.dtype[np.int64]] = np.dtype("<i8")
-
-#: The contract's numbers of kinds; 0 is none.
-_KINDS: Final = {
-    number: FactKind(name.removeprefix("FACT_KIND_").lower())
-    for name, number in v1.FactKind.items()
-    if number
-}
 
 #: Which member of a oneof holds an attribute, by what the base declares.
 _BOOL, _INTEGER, _FLOAT, _TEXT, _DATE = "bool", "int64", "double", "string", "date"
@@ -56,7 +50,7 @@ def indicator_row(values: Mapping[str, float], names: Sequence[str], *, field: s
     InputError
         If one is not finite as float32.
     """
-    _check_complete(values.keys(), names, field)
+    check_complete(values.keys(), names, field)
     with np.errstate(over="ignore"):  # what overflows to inf is refused by name below
         row = np.array([[values[name] for name in names]], dtype=np.float64).astype(np.float32)
     _check_finite(row, names, field, is_one=True)
@@ -64,32 +58,53 @@ def indicator_row(values: Mapping[str, float], names: Sequence[str], *, field: s
 
 
 def indicator_matrix(
-    columns: v1.IndicatorColumns,
-    names: Sequence[str],
-    row_count: int,
-    *,
-    field: str,
-    is_complete: bool,
-) -> tuple[Matrix, Bools]:
-    """The indicators of many customers, in the order of `names`, and which of them are given.
+    columns: v1.IndicatorColumns, names: Sequence[str], row_count: int, *, field: str
+) -> Matrix:
+    """The indicators of many profiles, shape (n, d), in the order of `names`.
 
     Parameters
     ----------
     columns : IndicatorColumns
     names : sequence of d str
-        Of the served base.
+        Of the served base; all must be given.
     row_count : int
         n.
     field : str
         Where `columns` stands in the request.
-    is_complete : bool
-        All must be given, as in a profile; otherwise any may be missing, as in an override.
+
+    Raises
+    ------
+    SchemaError
+        If names or lengths do not fit.
+    InputError
+        If a value is not given, or not finite.
+    """
+    check_complete(columns.indicator_names, names, f"{field}.indicator_names")
+    named, values, given = indicator_cells(columns, names, row_count, field=field)
+    if not given.all():
+        row = int(np.argwhere(~given)[0][0])
+        raise InputError("must all be given in a profile", field=f"{field}.is_given", row=row)
+    column_of = {name: column for column, name in enumerate(named)}
+    return values[:, [column_of[name] for name in names]]
+
+
+def indicator_cells(
+    columns: v1.IndicatorColumns, names: Sequence[str], row_count: int, *, field: str
+) -> tuple[list[str], Matrix, Bools]:
+    """Some indicators of many customers, in the order of the request.
+
+    Parameters
+    ----------
+    columns, names, row_count, field
+        As in `indicator_matrix`.
 
     Returns
     -------
-    values : ndarray of shape (n, d), float32
+    list of c str
+        Of `names`.
+    values : ndarray of shape (n, c), float32
         0 where not given.
-    is_given : ndarray of shape (n, d), bool
+    is_given : ndarray of shape (n, c), bool
 
     Raises
     ------
@@ -101,35 +116,27 @@ def indicator_matrix(
     named = list(columns.indicator_names)
     if len(set(named)) != len(named):
         raise SchemaError("must name each indicator once", field=f"{field}.indicator_names")
-    if is_complete:
-        _check_complete(named, names, f"{field}.indicator_names")
-    else:
-        _check_known(named, names, f"{field}.indicator_names")
+    check_known(named, names, f"{field}.indicator_names")
     shape = row_count, len(named)
     cells = row_count * len(named)
     values = numbers(columns.values, _FLOAT32, cells, f"{field}.values").reshape(shape)
     given = _mask(columns.is_given, cells, f"{field}.is_given").reshape(shape)
-    if is_complete and not given.all():
-        row = int(np.argwhere(~given)[0][0])
-        raise InputError("must all be given in a profile", field=f"{field}.is_given", row=row)
-    column_of = {name: column for column, name in enumerate(names)}
-    placed = [column_of[name] for name in named]
-    matrix = np.zeros((row_count, len(names)), dtype=np.float32)
-    is_given = np.zeros((row_count, len(names)), dtype=np.bool_)
-    matrix[:, placed] = np.where(given, values, np.float32(0.0))
-    is_given[:, placed] = given
-    _check_finite(matrix, names, field, is_one=False)
-    return matrix, is_given
+    values = np.where(given, values, np.float32(0.0))
+    _check_finite(values, named, field, is_one=False)
+    return named, values, given
 
 
-def _check_complete(given: Any, names: Sequence[str], field: str) -> None:
-    _check_known(given, names, field)
-    missing = sorted(set(names) - set(given))
+def check_complete(given: Iterable[str], names: Sequence[str], field: str) -> None:
+    """Refuse what does not name all of `names`, and nothing else."""
+    given = set(given)
+    check_known(given, names, field)
+    missing = sorted(set(names) - given)
     if missing:
         raise SchemaError(f"{missing[0]!r} is missing, of {len(missing)}", field=field)
 
 
-def _check_known(given: Any, names: Sequence[str], field: str) -> None:
+def check_known(given: Iterable[str], names: Sequence[str], field: str) -> None:
+    """Refuse what names anything beside `names`."""
     unknown = sorted(set(given) - set(names))
     if unknown:
         hint = did_you_mean(unknown[0], names)
@@ -173,7 +180,7 @@ def attribute_row(
     InputError
         If a value does not fit its type.
     """
-    _check_known(values.keys(), schema.names, field)
+    check_known(values.keys(), schema.names, field)
     row = {}
     for name, value in values.items():
         kind, where = schema.field(name).type, f"{field}.{name}"
@@ -201,7 +208,7 @@ def attribute_column(
     InputError
         If a value does not fit its type.
     """
-    _check_known([column.name], schema.names, f"{field}.name")
+    check_known([column.name], schema.names, f"{field}.name")
     member = column.WhichOneof("values")
     if member is None:
         raise SchemaError("must be given", field=f"{field}.values")
@@ -224,6 +231,27 @@ def attribute_column(
         width = _INT64 if member == "int64_values" else FLOAT64
         array = pa.array(numbers(content, width, row_count, where), mask=~given)
     return _typed(array, kind, where, is_one=False)
+
+
+def cast_attribute(array: pa.Array, kind: pa.DataType, field: str) -> pa.Array:
+    """Values of one attribute as the base declares them: of the same type, or a wider one.
+
+    Raises
+    ------
+    SchemaError
+        If they are of another type.
+    InputError
+        If one does not fit, naming its row where that can be told.
+    """
+    if pa.types.is_date64(array.type) or not _is_typed(array.type):
+        raise SchemaError(f"must be {kind}, as the base declares, got {array.type}", field=field)
+    _check_type(_type_of(array.type), kind, field)
+    return _typed(array, kind, field, is_one=False)
+
+
+def _is_typed(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_date)
+    return pa.types.is_string(kind) or any(is_of(kind) for is_of in tests)
 
 
 def _check_type(given: str, kind: pa.DataType, field: str) -> None:
@@ -255,113 +283,3 @@ def _typed(array: pa.Array, kind: pa.DataType, field: str, *, is_one: bool) -> p
             row = None if is_one else int(np.argmax(wrong))
             raise InputError(f"must be finite as {kind}", field=field, row=row)
     return cast
-
-
-def fact_table(customer_ids: Sequence[str], facts: Sequence[v1.Fact], *, field: str) -> pa.Table:
-    """Facts as doors take them, one row each, in their order.
-
-    Parameters
-    ----------
-    customer_ids : sequence of n str
-    facts : sequence of n Fact
-    field : str
-        Where the facts stand in the request.
-
-    Raises
-    ------
-    InputError
-        If a fact is about nothing, is of no kind or has no date.
-    """
-    columns: dict[str, list[Any]] = {name: [] for name in FACT_SCHEMA.names[1:]}
-    for row, fact in enumerate(facts):
-        about = fact.WhichOneof("subject")
-        if about is None:
-            raise InputError("product or capability_id must be given", field=field, row=row)
-        if fact.kind not in _KINDS:
-            reason = f"must be a kind of fact, got {fact.kind}"
-            raise InputError(reason, field=f"{field}.kind", row=row)
-        columns["product"].append(fact.product if about == "product" else None)
-        columns["capability_id"].append(fact.capability_id if about == "capability_id" else None)
-        columns["kind"].append(_KINDS[fact.kind].value)
-        columns["date"].append(_day(fact.date, f"{field}.date", row))
-        columns["count"].append(fact.count if fact.HasField("count") else 1)
-    arrays = {
-        "product": pa.array(columns["product"], pa.string()),
-        "capability_id": pa.array(columns["capability_id"], pa.string()),
-        "kind": pa.array(columns["kind"], pa.string()),
-        "date": pa.array(columns["date"], pa.int32()).cast(pa.date32()),
-        "count": pa.array(columns["count"], pa.int64()),
-    }
-    return pa.table({CUSTOMER_ID: pa.array(customer_ids, pa.string()), **arrays})
-
-
-def _day(text: str, field: str, row: int) -> int:
-    try:
-        return day_number(parse_date(text, field=field))
-    except InputError as error:
-        raise InputError(error.reason, field=field, row=row) from None
-
-
-def fact_columns(columns: v1.FactColumns, customer_ids: pa.StringArray, *, field: str) -> pa.Table:
-    """Facts of many customers as doors take them.
-
-    Parameters
-    ----------
-    columns : FactColumns
-    customer_ids : pyarrow.StringArray of length n
-        What `row_index` points into.
-    field : str
-        Where `columns` stands in the request.
-
-    Raises
-    ------
-    SchemaError
-        If lengths do not fit one another.
-    InputError
-        If a position or a kind is none.
-    """
-    n = len(columns.kind)
-    owner = _places(columns.row_index, n, len(customer_ids), f"{field}.row_index", least=0)
-    kinds = numbers(columns.kind, BYTE, n, f"{field}.kind")
-    known = np.isin(kinds, list(_KINDS))
-    if not known.all():
-        row = int(np.argmin(known))
-        raise InputError(
-            f"must be a kind of fact, got {kinds[row]}", field=f"{field}.kind", row=row
-        )
-    labels = pa.array([_KINDS[number].value if number else "" for number in range(len(_KINDS) + 1)])
-    subjects = {}
-    for name, ids, index in (
-        ("product", columns.products, columns.product_index),
-        ("capability_id", columns.capability_ids, columns.capability_index),
-    ):
-        where = f"{field}.{name.removesuffix('_id')}_index"
-        places = _places(index, n, len(ids), where, least=-1)
-        texts = pa.array(ids, pa.string())
-        subjects[name] = texts.take(pa.array(places, mask=places < 0))
-    days = numbers(columns.day, INT32, n, f"{field}.day")
-    if columns.count:
-        counts = numbers(columns.count, INT32, n, f"{field}.count").astype(np.int64)
-    else:
-        counts = np.ones(n, dtype=np.int64)
-    return pa.table(
-        {
-            CUSTOMER_ID: customer_ids.take(pa.array(owner)),
-            **subjects,
-            "kind": labels.take(pa.array(kinds)),
-            "date": pa.array(days).cast(pa.date32()),
-            "count": pa.array(counts),
-        }
-    )
-
-
-def _places(
-    content: bytes, count: int, size: int, field: str, *, least: int
-) -> npt.NDArray[np.int32]:
-    places = numbers(content, INT32, count, field)
-    outside = (places < least) | (places >= size)
-    if outside.any():
-        row = int(np.argmax(outside))
-        reason = f"must lie in {least} … {size - 1}, got {places[row]}"
-        raise InputError(reason, field=field, row=row)
-    return places

@@ -15,14 +15,16 @@ from visavis.gateway.answers import (
     Cards,
     batch_of,
     customers_of,
-    explanation_of,
 )
+from visavis.gateway.arrow import row_count_of
+from visavis.gateway.arrow_profiles import arrow_profiles_of
 from visavis.gateway.audiences import Audiences
 from visavis.gateway.context import context_of
-from visavis.gateway.customers import known_attributes, one_profile, profiles_of
+from visavis.gateway.customers import known_attributes, one_profile, overrides_of, profiles_of
 from visavis.gateway.desk import Desk, remaining_s
 from visavis.gateway.entrance import MALFORMED, Malformed
 from visavis.gateway.errors import Fault, RefusedError, abort, frame_error
+from visavis.gateway.explanations import explanation_of
 from visavis.gateway.limits import (
     CUSTOMERS_MAX,
     OPEN_FRAMES_MAX,
@@ -169,10 +171,8 @@ class MatchService(MatchServiceServicer):
         asked = request.WhichOneof("customers")
         if asked is None:
             raise SchemaError("ids, profiles or arrow_profiles must be given", field="ids")
-        if asked == "arrow_profiles":
-            raise _not_yet("profiles as Arrow are not taken yet: send columns", "arrow_profiles")
-        if request.HasField("overrides"):
-            raise _not_yet("overrides by row are not taken yet: send profiles", "overrides")
+        if request.HasField("overrides") and asked != "ids":
+            raise SchemaError("can be given beside ids alone", field="overrides")
         if request.encoding not in opportunity_pb2.Encoding.values():
             raise SchemaError(f"must be an encoding, got {request.encoding}", field="encoding")
         now = _context(request, serving.version)
@@ -184,7 +184,13 @@ class MatchService(MatchServiceServicer):
         if asked == "ids":
             ids, field = request.ids.customer_ids, "ids.customer_ids"
             bounded(len(ids), 0, CUSTOMERS_MAX, field)
+            if request.HasField("overrides"):
+                options["overrides"] = overrides_of(request.overrides, serving.version, len(ids))
             answer = serving.match(list(ids), now, **options)
+        elif asked == "arrow_profiles":
+            field = "arrow_profiles.profiles"
+            profiles = arrow_profiles_of(request.arrow_profiles, serving.version)
+            answer = serving.match_profiles(profiles, now, **options)
         else:
             field = "profiles.customer_ids"
             bounded(len(request.profiles.customer_ids), 0, CUSTOMERS_MAX, field)
@@ -201,9 +207,7 @@ class MatchService(MatchServiceServicer):
         serving = self._desk.serving
         asked = request.WhichOneof("customer")
         if asked is None:
-            raise SchemaError("customer_id must be given", field="customer_id")
-        if asked == "profile":
-            raise _not_yet("profiles are not explained yet", "profile")
+            raise SchemaError("customer_id or profile must be given", field="customer_id")
         if request.capability_id not in serving.version.capability_index:
             raise RefusedError(
                 grpc.StatusCode.NOT_FOUND,
@@ -212,7 +216,11 @@ class MatchService(MatchServiceServicer):
                 resource=("capability", request.capability_id),
             )
         now = _context(request, serving.version)
-        found = serving.explain(request.customer_id, request.capability_id, now)
+        if asked == "profile":
+            profile = one_profile(request.profile, serving.version)
+            found = serving.explain_profile(profile, request.capability_id, now)
+        else:
+            found = serving.explain(request.customer_id, request.capability_id, now)
         response = explanation_of(found.name, found.explanation)
         check_size(response, "capability_id")
         return response
@@ -302,13 +310,11 @@ def _customer_count(request: v1.MatchCustomersRequest) -> int:
     asked = request.WhichOneof("customers")
     if asked == "ids":
         return len(request.ids.customer_ids)
+    if asked == "arrow_profiles":
+        return row_count_of(request.arrow_profiles.profiles, CUSTOMERS_MAX)
     return len(request.profiles.customer_ids) if asked == "profiles" else 0
 
 
 def _context(request: Any, version: Version) -> Context | None:
     """What holds now; None, for which everything is ready, where the request says nothing."""
     return context_of(request.context, version) if request.HasField("context") else None
-
-
-def _not_yet(reason: str, field: str) -> RefusedError:
-    return RefusedError(grpc.StatusCode.UNIMPLEMENTED, "UNSPECIFIED", reason, field=field)

@@ -15,7 +15,8 @@ from visavis.gateway.answers import version_of
 from visavis.gateway.customers import plain
 from visavis.gateway.desk import Desk
 from visavis.gateway.errors import RefusedError
-from visavis.gateway.incoming import attribute_row, fact_table
+from visavis.gateway.incoming import attribute_row
+from visavis.gateway.incoming_facts import fact_table
 from visavis.gateway.limits import ENTRIES_MAX
 from visavis.gateway.naming import named_opportunity
 from visavis.serving.version import Version

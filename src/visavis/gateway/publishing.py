@@ -13,7 +13,7 @@ import grpc
 
 from visavis.base import StoredBase
 from visavis.catalog import Catalog
-from visavis.errors import InputError, VisavisError
+from visavis.errors import InputError, ReusedError, VisavisError
 from visavis.gateway.answers import version_of
 from visavis.gateway.errors import RefusedError
 from visavis.gateway.fellows import Published
@@ -25,7 +25,8 @@ from visavis.v1 import catalog_service_pb2 as v1
 
 __all__ = ["Publishing", "follow"]
 
-#: Requests that are answered again as before. They are kept in memory: a restart forgets them.
+#: Requests that are answered again as before where there is no journal to keep them: in memory, so
+#: that a restart forgets them.
 _KEPT_MAX: Final = 1_000
 
 _SOURCES: Final = ("base", "catalog", "policy")
@@ -39,6 +40,7 @@ class Publishing:
     roots : sequence of str
         Folders and URLs below which sources may lie.
     journal : Journal, optional
+        Where it is kept what requests were answered with.
     announce : callable, optional
         Told where what is served now lies, before PublishVersion is answered.
     """
@@ -52,7 +54,7 @@ class Publishing:
         self._announce = announce
         self._roots = [_Root(each) for each in roots]
         self._journal = journal
-        self._answered: OrderedDict[str, tuple[bytes, v1.PublishVersionResponse]] = OrderedDict()
+        self._answered: OrderedDict[str, tuple[bytes, bytes]] = OrderedDict()
         self._lock = threading.Lock()
 
     def publish(
@@ -68,9 +70,10 @@ class Publishing:
         check_request_id(request.request_id)
         digest = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
         with self._lock:
-            known = self._answered.get(request.request_id)
+            known = self._known(request.request_id, digest)
             if known is not None:
-                return _repeated(known, digest)
+                known.is_repeated = True
+                return known
             replaced = serving.name
             name = self._swapped(serving, request)
             if self._announce is not None and not request.validate_only:
@@ -79,10 +82,29 @@ class Publishing:
                 version=version_of(name), replaced_version=version_of(replaced)
             )
             if not request.validate_only:
-                self._answered[request.request_id] = digest, response
-                if len(self._answered) > _KEPT_MAX:
-                    self._answered.popitem(last=False)
+                # Before the answer. Whoever hears nothing sends it again, and publishes the same.
+                self._keep(request.request_id, digest, response)
             return response
+
+    def _known(self, request_id: str, digest: bytes) -> v1.PublishVersionResponse | None:
+        """What a request was answered with before, whichever process did it."""
+        if self._journal is not None:
+            content = self._journal.answer(request_id, digest)
+        else:
+            kept = self._answered.get(request_id)
+            if kept is not None and kept[0] != digest:
+                raise ReusedError("was used before, for something else", field="request_id")
+            content = None if kept is None else kept[1]
+        return None if content is None else v1.PublishVersionResponse.FromString(content)
+
+    def _keep(self, request_id: str, digest: bytes, response: v1.PublishVersionResponse) -> None:
+        content = response.SerializeToString()
+        if self._journal is not None:
+            self._journal.keep_answer(request_id, digest, content)
+            return
+        self._answered[request_id] = digest, content
+        if len(self._answered) > _KEPT_MAX:
+            self._answered.popitem(last=False)
 
     def _swapped(self, serving: Serving, request: v1.PublishVersionRequest) -> Any:
         named = [each for each in _SOURCES if request.HasField(each)]
@@ -184,21 +206,6 @@ class _Root:
         except (OSError, RuntimeError, ValueError):
             return None
         return str(found) if found.is_relative_to(self._folder) else None
-
-
-def _repeated(
-    known: tuple[bytes, v1.PublishVersionResponse], digest: bytes
-) -> v1.PublishVersionResponse:
-    if known[0] != digest:
-        raise RefusedError(
-            grpc.StatusCode.ALREADY_EXISTS,
-            "REQUEST_ID_REUSED",
-            "was used before, for another change",
-        )
-    response = v1.PublishVersionResponse()
-    response.CopyFrom(known[1])
-    response.is_repeated = True
-    return response
 
 
 def _mismatch(kind: str, held: str) -> RefusedError:

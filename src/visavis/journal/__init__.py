@@ -20,6 +20,7 @@ entries of one customer and keeps the sha256 of the id, the *tombstone*: it coun
     journal.py      Journal: append, read, verify, forget
     incoming.py     tables → entries, through the doors of the base
     entries.py      an entry's bytes and its checksum; the head that counts them
+    answers.py      what requests were answered with that append nothing
     rows.py         the rows inside one transaction, every one checked
     connection.py   the SQLite file: made, opened, its errors told as ours
     overlay.py      Overlay: what the entries say, summed up

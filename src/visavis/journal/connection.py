@@ -16,6 +16,7 @@ from typing import Final
 from urllib.parse import quote
 
 from visavis.errors import CorruptionError, InputError, StorageError
+from visavis.journal.answers import TABLE as ANSWERS_TABLE
 from visavis.journal.entries import Head
 
 __all__ = ["BUSY_S", "FORMAT", "connect", "failures", "make_file", "transaction"]
@@ -44,6 +45,9 @@ _TOMBSTONES: Final = (
     "CREATE TABLE tombstones (id BLOB PRIMARY KEY, checksum BLOB NOT NULL) WITHOUT ROWID"
 )
 _TABLES: Final = (_ENTRIES, _HEAD, _REQUESTS, _TOMBSTONES)
+
+#: In order of their names, as SQLite lists them; answers are there once something was answered.
+_KNOWN_TABLES: Final = (_TABLES, (ANSWERS_TABLE, *_TABLES))
 
 _OTHER_TABLES: Final = "its tables are not those of a journal"
 
@@ -201,7 +205,7 @@ def _set_up(connection: sqlite3.Connection, path: Path) -> None:
     if any(said(name) != value for name, value in fixed.items()):
         raise CorruptionError(f"{path} is damaged: its settings are not those of a journal")
     tables = connection.execute("SELECT sql FROM sqlite_schema ORDER BY name").fetchall()
-    if tables != [(table,) for table in _TABLES]:
+    if tuple(table for (table,) in tables) not in _KNOWN_TABLES:
         raise CorruptionError(f"{path} is damaged: {_OTHER_TABLES}")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA secure_delete = ON")

@@ -29,6 +29,7 @@ __all__ = [
     "Kind",
     "Request",
     "Sum",
+    "answer_checksum",
     "content_digest",
     "encoded",
     "entry_checksum",
@@ -107,6 +108,12 @@ def entry_checksum(offset: int, kind: int, customer_id: bytes, payload: bytes) -
 def tombstone_checksum(key: bytes) -> bytes:
     """Over one tombstone."""
     return _checksum(b"t" + key)
+
+
+def answer_checksum(key: bytes, content: bytes, answer: bytes) -> bytes:
+    """Over one answer of the request whose id has the digest `key`."""
+    sizes = _REQUEST.pack(len(key), len(content), len(answer))
+    return _checksum(b"a" + sizes + key + content + answer)
 
 
 def id_digest(text: str) -> bytes:

@@ -16,6 +16,7 @@ from typing import Self
 import pyarrow as pa
 
 from visavis.errors import InputError, ReusedError, SchemaError, StorageError
+from visavis.journal.answers import Answer
 from visavis.journal.connection import connect, failures, make_file, transaction
 from visavis.journal.entries import Entry, Head, Kind, Request, content_digest, id_digest
 from visavis.journal.incoming import contents_of, id_bytes
@@ -244,6 +245,23 @@ class Journal:
             is_wanted = forgotten or any(each.kind == Kind.FORGOTTEN for each in entries)
             return Since(through, entries, rows.tombstones() if is_wanted else None)
 
+    def objecting(self, *, through: int | None = None) -> frozenset[bytes]:
+        """Who objected up to an offset, as ids in UTF-8: every entry is read and checked.
+
+        Who was forgotten is not among them: see `forgotten`.
+
+        Raises
+        ------
+        InputError
+            If the journal does not reach as far as `through`.
+        CorruptionError
+            Naming the offset of a damaged entry.
+        """
+        with self._transaction("BEGIN") as rows:
+            after, through = _bounds(rows.head, 0, through)
+            entries = rows.entries(after, through)
+            return frozenset(each.customer_id for each in entries if each.kind == Kind.OBJECTION)
+
     def knows(self, request_id: str) -> bool:
         """Whether a request was answered before: sent again, it appends nothing.
 
@@ -255,6 +273,54 @@ class Journal:
         key = _request_key(request_id)
         with self._transaction("BEGIN") as rows:
             return rows.request(key) is not None
+
+    def answer(self, request_id: str, content: bytes) -> bytes | None:
+        """What a request that appends nothing was answered with; None if it was not, yet.
+
+        Parameters
+        ----------
+        request_id : str
+            Not looked up among those of groups.
+        content : bytes
+            The sha256 of what is asked.
+
+        Raises
+        ------
+        InputError
+            If `request_id` is no id, or was something else before.
+        """
+        key = _request_key(request_id)
+        with self._transaction("BEGIN") as rows:
+            known = rows.answers.find(key)
+        if known is None:
+            return None
+        if known.content != content:
+            raise _reused()
+        return known.answer
+
+    def keep_answer(self, request_id: str, content: bytes, answer: bytes) -> None:
+        """Remember what a request is answered with, unless it is known: on disk when this returns.
+
+        Parameters
+        ----------
+        request_id, content
+            As in `answer`.
+        answer : bytes
+
+        Raises
+        ------
+        InputError
+            If `request_id` is no id, or was something else before.
+        StorageError
+            If it could not be made durable.
+        """
+        key = _request_key(request_id)
+        with self._transaction("BEGIN IMMEDIATE") as rows:
+            known = rows.answers.find(key)
+            if known is None:
+                rows.answers.add(key, Answer(content, answer))
+            elif known.content != content:
+                raise _reused()
 
     def digest(self, after: int = 0, through: int | None = None) -> str:
         """The sha256 of the entries with ``after < offset ≤ through``, in hex; errors as above."""
@@ -364,9 +430,13 @@ def _request_key(request_id: str) -> bytes:
     return hashlib.sha256(id_bytes(request_id, field="request_id")).digest()
 
 
+def _reused() -> ReusedError:
+    return ReusedError("was used before, for something else", field="request_id")
+
+
 def _repeated(known: Request, digest: bytes) -> Appended:
     if known.content and known.content != digest:
-        raise ReusedError("was used before, for something else", field="request_id")
+        raise _reused()
     return Appended(
         known.first_offset, known.last_offset, repeated=True, dropped_count=known.dropped_count
     )

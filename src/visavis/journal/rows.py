@@ -8,10 +8,12 @@ import struct
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 from visavis.errors import CorruptionError
+from visavis.journal.answers import Answers
 from visavis.journal.entries import (
     Content,
     Entry,
@@ -41,6 +43,11 @@ class Rows:
         self._path = path
         states = connection.execute("SELECT state FROM head").fetchall()
         self.head = Head.unpacked(states[0][0] if len(states) == 1 else None, path)
+
+    @cached_property
+    def answers(self) -> Answers:
+        """The table of what requests were answered with that append nothing."""
+        return Answers(self._connection, self._path)
 
     def store_head(self) -> None:
         """Write the head as it is now."""
@@ -94,6 +101,7 @@ class Rows:
         Rows come as they lie in the tree; only where they ascend does a lookup find each of them.
         """
         self.tombstones()
+        self.answers.check()
         total, count, last = Sum(), 0, b""
         for row in self._connection.execute("SELECT * FROM requests"):
             self._checked_request(row)

@@ -16,9 +16,11 @@
     version.py     Version: base, catalog and policy at one day
     touched.py     State and Touched: what the journal's entries say
     matching.py    a request's rows, as one block for the kernel
+    overrides.py   Overrides: what is otherwise for each customer of a request
     profiles.py    Profiles: customers whom no base holds
     answer.py      Answer: columns
-    audience.py    the best customers of one capability, and how many would get it
+    explaining.py  why a customer has, or has not, an opportunity
+    audience.py    the best customers of one capability: asked.py, which; reach.py, how many get it
 
 An answer comes from exactly one state and names it (`ServingVersion`). For every customer it is,
 byte for byte, what `visavis match` and `visavis rescore` give for the same base, catalog, policy,
@@ -31,6 +33,7 @@ of its own: a hundred rules over one row take 6 ms, a match of that row takes 0.
 from visavis.serving.answer import Answer
 from visavis.serving.audience import Audience
 from visavis.serving.context import Context, Selection
+from visavis.serving.overrides import Overrides
 from visavis.serving.profiles import Profiles
 from visavis.serving.serving import Expected, Serving
 from visavis.serving.version import ServingVersion
@@ -40,6 +43,7 @@ __all__ = [
     "Audience",
     "Context",
     "Expected",
+    "Overrides",
     "Profiles",
     "Selection",
     "Serving",

@@ -1,14 +1,8 @@
 """The best customers of one capability, and how many would get it among their own best.
 
-The capability is one that is served, or a draft: what somebody is about to invent. Its *reach* is
-the number of customers in whose match it is, exactly. For that each customer's last opportunity
-has to be known: they are all matched once per version and context, on first use, and the last of
-each list is kept (16 bytes a customer). Then, as in `visavis.rescore.delta`:
-
-- what ranks behind the last of a full list is in no list;
-- where no limit can bind, what ranks before it, or meets a list that is not full, is in;
-- where a limit can, those customers are matched anew with the capability among the others;
-- so is everybody of whom the journal speaks.
+The capability is one that is served, or a draft: what somebody is about to invent. Of one that is
+served, on the served day, planes and adjustments are ready; otherwise gates and history of that one
+capability are computed for everybody.
 """
 
 from __future__ import annotations
@@ -16,26 +10,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from visavis import kernel
 from visavis.base import Base
-from visavis.catalog import Catalog
 from visavis.domain import OBJECTED
-from visavis.eligibility import without
-from visavis.engine import Engine
-from visavis.engine.blocks import BLOCK_ROWS, check_count
+from visavis.engine.blocks import BLOCK_ROWS, adjustments_of, check_count
+from visavis.engine.matches import Terms as ReasonTerms
+from visavis.engine.matches import largest_terms
 from visavis.errors import InputError, LimitError
 from visavis.history import adjustments
 from visavis.kernel import History
-from visavis.kernel.arguments import require
+from visavis.serving.asked import Asked, Pairs
 from visavis.serving.context import Context, Terms
 from visavis.serving.customers import Part
-from visavis.serving.matching import match_block
+from visavis.serving.matching import reasons_together
+from visavis.serving.reach import reach_of
 from visavis.serving.touched import State
 from visavis.serving.version import ServingVersion, Version
 
@@ -43,9 +36,6 @@ __all__ = ["AUDIENCE_MAX", "Audience", "find_audience"]
 
 #: At most so many customers are named; a campaign that needs more is a job.
 AUDIENCE_MAX: Final = 100_000
-
-#: Contexts whose last opportunities are kept, of each version.
-_KEPT_MAX: Final = 4
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
@@ -69,6 +59,10 @@ class Audience:
         Customers who may meet it at all, and are worth it.
     reach : int or None
         Customers who would get it among their own best; None if not asked for.
+    indicator_names : tuple of str
+        What `reasons` point into.
+    reasons : Terms or None
+        Of each customer, as of an opportunity, in CSR form; None if not asked for.
     """
 
     name: ServingVersion
@@ -79,60 +73,8 @@ class Audience:
     control: Bools
     possible_count: int
     reach: int | None
-
-
-class _Asked(NamedTuple):
-    """A capability among those that are served.
-
-    Attributes
-    ----------
-    engine : Engine
-        Of a catalog that holds it.
-    j : int
-        Its index there.
-    alone : Catalog
-    panel : Panel
-        Of it alone.
-    rank : float
-        Its place in the order of the served catalog, between two if it is a draft.
-    closed : ndarray of bool, or None
-        What the context leaves out of the engine's catalog.
-    """
-
-    engine: Engine
-    j: int
-    alone: Catalog
-    panel: kernel.Panel
-    rank: float
-    closed: Bools | None
-
-    @property
-    def is_draft(self) -> bool:
-        """Whether it is not served."""
-        return self.rank != self.j
-
-
-class _Pairs(NamedTuple):
-    """Customers who may meet the capability and are worth it, in any order."""
-
-    rows: Int64
-    expected_value: Float64
-    propensity: Float64
-
-
-class _Lasts(NamedTuple):
-    """The last opportunity of each full list: whatever ranks behind it is in none.
-
-    Attributes
-    ----------
-    expected_value : ndarray of shape (n,), float64
-        −inf where the list is not full.
-    capability : ndarray of shape (n,), float64
-        Its index; +inf where the list is not full.
-    """
-
-    expected_value: Float64
-    capability: Float64
+    indicator_names: tuple[str, ...] = ()
+    reasons: ReasonTerms | None = None
 
 
 def find_audience(
@@ -142,6 +84,7 @@ def find_audience(
     *,
     k: int,
     reach: bool,
+    reasons: int | None,
     pool: ThreadPoolExecutor,
 ) -> Audience:
     """See `Serving.find_audience`."""
@@ -149,83 +92,58 @@ def find_audience(
     if check_count(k, "k", 1) > AUDIENCE_MAX:
         raise LimitError(f"must be at most {AUDIENCE_MAX}, got {k}", field="k")
     terms = Terms.of(version, context)
-    for name in ("as_of", "indicators", "attributes"):
-        given = getattr(context, name)
-        if given is not None and given != {}:
-            reason = "is of one customer: an audience is of all, on the server's day"
+    for name in ("indicators", "attributes"):
+        if getattr(context, name) != {}:
+            reason = "is of one customer: an audience is of all"
             raise InputError(reason, field=f"context.{name}")
-    asked = _asked(version, capability, context, terms)
+    asked = Asked.of(version, capability, context, terms)
     pairs = _possible(state, asked, terms, pool)
     best = _best(version, pairs, k)
+    rows = pairs.rows[best]
     return Audience(
-        state.name,
+        state.name_on(terms.as_of),
         asked.alone.ids[0],
-        version.customers.ids(pairs.rows[best]),
+        version.customers.ids(rows),
         pairs.propensity[best],
         pairs.expected_value[best],
-        version.control[pairs.rows[best]],
+        version.control[rows],
         len(pairs.rows),
-        _reach(state, asked, terms, pairs, pool) if reach else None,
+        reach_of(state, asked, terms, pairs, pool) if reach else None,
+        version.indicator_names,
+        None if reasons is None else _reasons(state, asked, rows, reasons),
     )
 
 
-def _asked(
-    version: Version, capability: str | Mapping[str, object], context: Context, terms: Terms
-) -> _Asked:
-    require(capability, (str, Mapping), "capability", "an id or a row of a catalog")
-    if isinstance(capability, str):
-        j = version.catalog.index_of(capability)
-        engine, rank, closed = version.engine, float(j), terms.closed
-    else:
-        engine, j = _with_draft(version, capability)
-        rank, closed = j - 0.5, terms.closed
-        if closed is not None:
-            channels = context.available_channels
-            # `only` and `without` say what else there is; a channel that is shut is shut.
-            is_shut = channels is not None and engine.catalog.channels[j] not in set(channels)
-            closed = np.insert(closed, j, is_shut)
-    index = np.array([j])
-    return _Asked(engine, j, engine.catalog.take(index), engine.panel_of(index), rank, closed)
+def _reasons(state: State, asked: Asked, rows: Int64, count: int) -> ReasonTerms:
+    """The reasons of some customers, in their order."""
+    version, found = state.version, []
+    weights = asked.engine.weights[asked.j : asked.j + 1]
+    for begin in range(0, max(1, len(rows)), BLOCK_ROWS):
+        block = rows[begin : begin + BLOCK_ROWS]
+        base, place = state.profiles(block) if len(block) else (version.engine.base, block)
+        history = adjustments(
+            base.facts, asked.alone, asked.engine.as_of, customer_count=base.customer_count
+        )
+        alone = np.zeros(len(block), dtype=np.int32)
+        told = largest_terms(
+            base.indicators,
+            place,
+            weights,
+            alone,
+            adjustments_of(history, place, alone),
+            by_name=version.reason_order,
+            count=count,
+        )
+        found.append(told)
+    return reasons_together(found)
 
 
-def _with_draft(version: Version, row: Mapping[str, object]) -> tuple[Engine, int]:
-    """An engine of the served catalog and a draft, and the draft's index."""
-    draft = Catalog.from_rows([row])
-    name = draft.ids[0]
-    if name in version.capability_index:
-        raise InputError(f"{name!r} is served: draft under an id of its own", field="id")
-    for part in version.customers.parts:
-        # Contacts by an id that nobody knew cooled every channel down; of a known one they do not.
-        if _names(part.facts, name):
-            raise InputError(f"facts name {name!r} already: draft under another id", field="id")
-    both = pa.concat_tables([version.catalog.to_table(), draft.to_table()])
-    engine = Engine(
-        version.customers.stored.head,
-        Catalog.from_table(both),
-        version.policy,
-        as_of=version.as_of,
-        variant=version.engine.variant,
-        is_part=True,
-    )
-    return engine, engine.catalog.index_of(name)
-
-
-def _names(facts: pa.Table, capability_id: str) -> bool:
-    column = facts["capability_id"]
-    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-    for chunk in chunks:
-        named = chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
-        if named.index(capability_id).as_py() >= 0:
-            return True
-    return False
-
-
-def _possible(state: State, asked: _Asked, terms: Terms, pool: ThreadPoolExecutor) -> _Pairs:
+def _possible(state: State, asked: Asked, terms: Terms, pool: ThreadPoolExecutor) -> Pairs:
     """Everybody who may meet the capability and is worth it."""
     if asked.closed is not None and asked.closed[asked.j]:
         return _together([])
 
-    def of_part(index: int) -> list[_Pairs]:
+    def of_part(index: int) -> list[Pairs]:
         part, known = state.version.customers.parts[index], state.touched[index]
         found = [_of_untouched(state, asked, terms, part, np.array(sorted(known), np.int64))]
         rows = np.array(
@@ -241,19 +159,19 @@ def _possible(state: State, asked: _Asked, terms: Terms, pool: ThreadPoolExecuto
     return _together([each for found in parts for each in found])
 
 
-def _together(found: list[_Pairs]) -> _Pairs:
-    nobody = _Pairs(np.zeros(0, np.int64), np.zeros(0), np.zeros(0))
-    return _Pairs(*(np.concatenate(columns) for columns in zip(nobody, *found, strict=True)))
+def _together(found: list[Pairs]) -> Pairs:
+    nobody = Pairs(np.zeros(0, np.int64), np.zeros(0), np.zeros(0))
+    return Pairs(*(np.concatenate(columns) for columns in zip(nobody, *found, strict=True)))
 
 
-def _of_untouched(state: State, asked: _Asked, terms: Terms, part: Part, touched: Int64) -> _Pairs:
+def _of_untouched(state: State, asked: Asked, terms: Terms, part: Part, touched: Int64) -> Pairs:
     """The pairs of a part's customers of whom the journal says nothing."""
     version = state.version
     count = part.base.customer_count
     rows = np.arange(part.start, part.start + count)
     is_in = ~version.is_out[rows]
     is_in[touched - part.start] = False
-    if asked.is_draft or version.history_rows < part.start + count:
+    if not asked.is_ready or version.history_rows < part.start + count:
         base = part.rows(np.flatnonzero(is_in))
         return _of_base(asked, terms, base, rows[is_in])
     q = int(version.eligible.plane_index[asked.j])
@@ -282,7 +200,7 @@ def _column(history: History, rows: Int64, j: int) -> History:
     return History(indptr.astype(np.int64), zeros, history.adjustment[at])
 
 
-def _of_base(asked: _Asked, terms: Terms, base: Base, rows: Int64) -> _Pairs:
+def _of_base(asked: Asked, terms: Terms, base: Base, rows: Int64) -> Pairs:
     """The pairs of a base, whose customers stand in `rows`: gates and history are computed."""
     engine = asked.engine
     is_in = engine.gates.open_to(asked.j, base.attributes, base.facts, engine.as_of)
@@ -290,20 +208,20 @@ def _of_base(asked: _Asked, terms: Terms, base: Base, rows: Int64) -> _Pairs:
     history = adjustments(base.facts, asked.alone, engine.as_of, customer_count=base.customer_count)
     found = _scored(asked, terms, base.indicators, history, np.arange(len(rows)))
     kept = is_in[found.rows]
-    return _Pairs(rows[found.rows[kept]], found.expected_value[kept], found.propensity[kept])
+    return Pairs(rows[found.rows[kept]], found.expected_value[kept], found.propensity[kept])
 
 
 def _scored(
-    asked: _Asked, terms: Terms, x: npt.NDArray[np.float32], history: History, rows: Int64
-) -> _Pairs:
+    asked: Asked, terms: Terms, x: npt.NDArray[np.float32], history: History, rows: Int64
+) -> Pairs:
     numbers = kernel.scores(x, asked.panel, history=history, variant=asked.engine.variant)
     ev, propensity = numbers.expected_value[:, 0], numbers.propensity[:, 0]
     # NaN, where a fact excludes the pair, is not at least anything.
     kept = ev >= (-np.inf if terms.ev_min is None else terms.ev_min)
-    return _Pairs(rows[kept], ev[kept], propensity[kept])
+    return Pairs(rows[kept], ev[kept], propensity[kept])
 
 
-def _best(version: Version, pairs: _Pairs, k: int) -> Int64:
+def _best(version: Version, pairs: Pairs, k: int) -> Int64:
     """The places of the k best pairs, best first."""
     ev = pairs.expected_value
     places = np.arange(len(ev))
@@ -312,87 +230,3 @@ def _best(version: Version, pairs: _Pairs, k: int) -> Int64:
     rank = version.customers.id_rank[pairs.rows[places]]
     best: Int64 = places[np.lexsort((rank, -ev[places]))[:k]]
     return best
-
-
-def _reach(
-    state: State, asked: _Asked, terms: Terms, pairs: _Pairs, pool: ThreadPoolExecutor
-) -> int:
-    """How many customers would have the capability among their own best."""
-    if not len(pairs.rows):
-        return 0
-    lasts = _lasts(state.version, terms, pool)
-    ev, last = pairs.expected_value, lasts.expected_value[pairs.rows]
-    before = lasts.capability[pairs.rows] >= asked.rank
-    enters = (ev > last) | ((ev == last) & before)
-    part = state.version.customers.parts_of(pairs.rows)
-    is_touched = np.zeros(len(ev), dtype=np.bool_)
-    for index in np.flatnonzero([bool(each) for each in state.touched]):
-        known = np.array(sorted(state.touched[index]), dtype=np.int64)
-        of_part = part == index
-        is_touched[of_part] = np.isin(pairs.rows[of_part], known)
-    anew = is_touched
-    if any(limit is not None and limit < terms.k for limit in terms.limits):
-        anew = anew | enters
-    rows = np.sort(pairs.rows[anew])
-    blocks = [rows[begin : begin + BLOCK_ROWS] for begin in range(0, len(rows), BLOCK_ROWS)]
-    found = pool.map(lambda block: _count_anew(state, asked, terms, block), blocks)
-    return int((enters & ~anew).sum()) + sum(found)
-
-
-def _count_anew(state: State, asked: _Asked, terms: Terms, rows: Int64) -> int:
-    """How many of some customers have the capability in their match."""
-    if not asked.is_draft:
-        found = match_block(state, rows, terms, reasons=None, distinctive=False)
-        return int((found.capability_index == asked.j).sum())
-    engine = asked.engine
-    base, _ = state.profiles(rows)
-    eligible = engine.gates.planes(base.attributes, base.facts, engine.as_of)
-    if asked.closed is not None:
-        eligible = without(eligible, asked.closed)
-    result = kernel.match(
-        base.indicators,
-        engine.panel,
-        k=terms.k,
-        eligible=eligible,
-        history=adjustments(
-            base.facts, engine.catalog, engine.as_of, customer_count=base.customer_count
-        ),
-        limits=terms.limits,
-        ev_min=terms.ev_min,
-        variant=engine.variant,
-    )
-    return int((result.capability_index == asked.j).sum())
-
-
-def _lasts(version: Version, terms: Terms, pool: ThreadPoolExecutor) -> _Lasts:
-    """The last opportunities of everybody, of whom nothing was recorded; kept for the next time."""
-    closed = b"" if terms.closed is None else np.packbits(terms.closed).tobytes()
-    key: Any = (terms.k, terms.ev_min, terms.limits, closed)
-    # One at a time: two who ask for the same at once would match everybody twice.
-    with version.lock:
-        known = version.kept.pop(key, None)
-        if known is None:
-            known = _computed_lasts(version, terms, pool)
-        version.kept[key] = known
-        while len(version.kept) > _KEPT_MAX:
-            del version.kept[next(iter(version.kept))]
-    lasts: _Lasts = known
-    return lasts
-
-
-def _computed_lasts(version: Version, terms: Terms, pool: ThreadPoolExecutor) -> _Lasts:
-    state = State.first(version, 0)
-    n = version.customers.count
-    lasts = _Lasts(np.full(n, -np.inf), np.full(n, np.inf))
-
-    def run(begin: int) -> None:
-        rows = np.arange(begin, min(n, begin + BLOCK_ROWS))
-        found = match_block(state, rows, terms, reasons=None, distinctive=False)
-        ends = np.cumsum(found.opportunity_count)
-        is_full = found.opportunity_count == terms.k
-        lasts.expected_value[rows[is_full]] = found.expected_value[ends[is_full] - 1]
-        lasts.capability[rows[is_full]] = found.capability_index[ends[is_full] - 1]
-
-    for _ in pool.map(run, range(0, n, BLOCK_ROWS)):
-        pass
-    return lasts

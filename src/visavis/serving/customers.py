@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from visavis.base import FACT_SCHEMA, Base, StoredBase
-from visavis.domain import CUSTOMER_ID
+from visavis.domain import CUSTOMER_ID, OBJECTED
 from visavis.errors import InputError, NotFoundError, VisavisError
 
 __all__ = ["Customers", "Part"]
@@ -285,6 +285,13 @@ class Customers:
         for part, at, rows_in in self.by_part(rows):
             block[at] = part.base.indicators[rows_in]
         return block
+
+    def objected(self, rows: Int64) -> npt.NDArray[np.bool_]:
+        """Who of some rows had objected when the base was made."""
+        found = np.zeros(len(rows), dtype=np.bool_)
+        for part, at, rows_in in self.by_part(rows):
+            found[at] = part.base.attributes[OBJECTED].take(pa.array(rows_in)).to_numpy()
+        return found
 
     def by_part(self, rows: Int64) -> list[tuple[Part, Any, Int64]]:
         """The parts of some rows: where in `rows` each part's stand, and their rows in the part."""

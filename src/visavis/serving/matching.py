@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from visavis import kernel
+from visavis.base import Base
 from visavis.eligibility import without
 from visavis.engine.blocks import BLOCK_ROWS, adjustments_of
 from visavis.engine.matches import Terms as ReasonTerms
@@ -19,10 +21,19 @@ from visavis.history import adjustments
 from visavis.kernel import Eligibility, History, MatchResult
 from visavis.kernel.request import history_of
 from visavis.serving.context import Terms
+from visavis.serving.overrides import OfRows, recent_contacts
 from visavis.serving.touched import State, with_attributes
 from visavis.serving.version import Version
 
-__all__ = ["Block", "Found", "block_of", "found_in", "match_block", "over_threads"]
+__all__ = [
+    "Block",
+    "Found",
+    "block_of",
+    "found_in",
+    "match_block",
+    "over_threads",
+    "reasons_together",
+]
 
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
@@ -97,21 +108,23 @@ class Found(NamedTuple):
             np.concatenate([each.capability_index for each in found]),
             np.concatenate([each.propensity for each in found]),
             np.concatenate([each.expected_value for each in found]),
-            _reasons_together([each.reasons for each in found]),
+            None if found[0].reasons is None else reasons_together(_given(found)),
             {name: sum(each.stats[name] for each in found) for name in found[0].stats},
             errors,
         )
 
 
-def _reasons_together(found: Sequence[ReasonTerms | None]) -> ReasonTerms | None:
-    given = [each for each in found if each is not None]
-    if not given:
-        return None
-    sizes = np.concatenate([np.zeros(1, np.int64), *(np.diff(each.offsets) for each in given)])
+def _given(found: Sequence[Found]) -> list[ReasonTerms]:
+    return [each.reasons for each in found if each.reasons is not None]
+
+
+def reasons_together(found: Sequence[ReasonTerms]) -> ReasonTerms:
+    """The reasons of several blocks, in their order; at least one."""
+    sizes = np.concatenate([np.zeros(1, np.int64), *(np.diff(each.offsets) for each in found)])
     return ReasonTerms(
         np.cumsum(sizes),
-        np.concatenate([each.name_index for each in given]),
-        np.concatenate([each.contribution for each in given]),
+        np.concatenate([each.name_index for each in found]),
+        np.concatenate([each.contribution for each in found]),
     )
 
 
@@ -127,7 +140,13 @@ def over_threads(
 
 
 def match_block(
-    state: State, rows: Int64, terms: Terms, *, reasons: int | None, distinctive: bool
+    state: State,
+    rows: Int64,
+    terms: Terms,
+    *,
+    reasons: int | None,
+    distinctive: bool,
+    of_rows: OfRows | None = None,
 ) -> Found:
     """The opportunities of some rows.
 
@@ -141,8 +160,10 @@ def match_block(
         At most so many for each; None = none are looked for.
     distinctive : bool
         As of `Matches.to_table`.
+    of_rows : OfRows, optional
+        What is otherwise for each of them.
     """
-    live, block, errors = block_of(state, rows, terms)
+    live, block, errors = block_of(state, rows, terms, of_rows)
     return found_in(state.version, terms, len(rows), live, block, errors, reasons, distinctive)
 
 
@@ -205,7 +226,7 @@ def _flat(result: MatchResult) -> tuple[Int32, Float64, Float64]:
 
 
 def block_of(
-    state: State, rows: Int64, terms: Terms
+    state: State, rows: Int64, terms: Terms, of_rows: OfRows | None = None
 ) -> tuple[Int64 | None, Block, dict[int, VisavisError]]:
     """Some rows as a block.
 
@@ -232,17 +253,18 @@ def block_of(
         live = np.flatnonzero(~is_out)
         touched = {at: touched[place] for at, place in enumerate(live.tolist()) if place in touched}
         rows = rows[live]
-    x = version.customers.indicators(rows)
-    if len(terms.columns):
-        x = x.copy()
-        x[:, terms.columns] = terms.values
+        of_rows = None if of_rows is None else of_rows.take(live)
+    x = _indicators(version, rows, terms, of_rows)
+    on_day: History | None = None
     if terms.is_evaluated:
-        eligible, on_day = _evaluated(state, rows, terms)
+        eligible, on_day = _evaluated(state, rows, terms, of_rows)
     else:
         planes = version.eligible.planes[rows]
         for place, known in touched.items():
             planes[place] = known.planes
-        eligible, on_day = Eligibility(planes, terms.plane_index), None
+        if of_rows is not None:
+            _evaluate_some(planes, state, rows, terms, of_rows)
+        eligible = Eligibility(planes, terms.plane_index)
     if on_day is not None:
         return live, Block(x, eligible, on_day), errors
     patches = {
@@ -251,23 +273,64 @@ def block_of(
     return live, Block(x, eligible, history_from(version, rows, patches)), errors
 
 
-def _evaluated(state: State, rows: Int64, terms: Terms) -> tuple[Eligibility, History | None]:
+def _indicators(
+    version: Version, rows: Int64, terms: Terms, of_rows: OfRows | None
+) -> npt.NDArray[np.float32]:
+    x = version.customers.indicators(rows)
+    if len(terms.columns):
+        x = x.copy()
+        x[:, terms.columns] = terms.values
+    if of_rows is not None and len(of_rows.columns):
+        x = x.copy()
+        of_rows.replace_indicators(x)
+    return x
+
+
+def _evaluated(
+    state: State, rows: Int64, terms: Terms, of_rows: OfRows | None
+) -> tuple[Eligibility, History | None]:
     """What the gates say of attributes of the request's own; on another day, history as well."""
     version = state.version
     base, place = state.profiles(rows) if len(rows) else (version.engine.base, rows)
-    base = with_attributes(base, terms.attributes)
-    gates = version.engine.gates
-    eligible = gates.planes(base.attributes, base.facts, terms.as_of)
+    eligible = _planes(version, base, place, terms, of_rows)
     if terms.closed is not None:
         eligible = without(eligible, terms.closed)
-    planes, plane_index = eligible
-    eligible = Eligibility(planes[place], plane_index)
     if terms.as_of == version.as_of:
         return eligible, None
     history = adjustments(
         base.facts, version.catalog, terms.as_of, customer_count=base.customer_count
     )
     return eligible, history_of(history, place)
+
+
+def _planes(
+    version: Version, base: Base, place: Int64, terms: Terms, of_rows: OfRows | None
+) -> Eligibility:
+    """Every gate but the objection, of a row for each of `place`; what is closed is not."""
+    gates = version.engine.gates
+    base = with_attributes(base, terms.attributes)
+    if of_rows is not None and of_rows.attributes:
+        # One customer may stand in every row: all that each row needs of the facts is what cools
+        # a channel down.
+        recent = recent_contacts(base.facts, version.policy.cool_down_days, terms.as_of)
+        base = of_rows.spread(replace(base, facts=recent), place)
+        return gates.planes(base.attributes, base.facts, terms.as_of)
+    planes, plane_index = gates.planes(base.attributes, base.facts, terms.as_of)
+    return Eligibility(planes[place], plane_index)
+
+
+def _evaluate_some(
+    planes: npt.NDArray[np.uint64], state: State, rows: Int64, terms: Terms, of_rows: OfRows
+) -> None:
+    """Put in place what the gates say of those whose attributes are otherwise."""
+    places = np.flatnonzero(of_rows.is_evaluated)
+    if not len(places):
+        return
+    base, place = state.profiles(rows[places])
+    found, _ = _planes(state.version, base, place, terms, of_rows.take(places))
+    # The version's have room for a plane that nobody is in.
+    planes[places] = 0
+    planes[places, : found.shape[1]] = found
 
 
 def history_from(version: Version, rows: Int64, patches: dict[int, _OfRow]) -> History | None:

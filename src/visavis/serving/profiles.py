@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from visavis.base.door import FACT_SCHEMA, incoming_attributes, incoming_facts
 from visavis.catalog.schema import did_you_mean
 from visavis.domain import CUSTOMER_ID, OBJECTED
 from visavis.eligibility import without
-from visavis.errors import InputError, LimitError, SchemaError
+from visavis.errors import InputError, LimitError, SchemaError, fields_below
 from visavis.history import adjustments
 from visavis.journal.incoming import id_bytes
 from visavis.kernel import Eligibility
@@ -28,7 +28,7 @@ from visavis.serving.matching import Block
 from visavis.serving.touched import State, with_attributes
 from visavis.serving.version import Version
 
-__all__ = ["Profiles", "profile_block"]
+__all__ = ["Checked", "Profiles", "checked_profiles", "profile_block"]
 
 _INDEX: Final = FACT_SCHEMA.names[0]
 
@@ -56,6 +56,57 @@ class Profiles:
     customer_ids: Sequence[str] | None = None
 
 
+class Checked(NamedTuple):
+    """Profiles that fit the base.
+
+    Attributes
+    ----------
+    base : Base
+        Without ids; whose objection is known otherwise has objected.
+    ids : pyarrow.StringArray or None
+    is_excluded : ndarray of shape (n,), bool
+        Whom the policy excludes.
+    """
+
+    base: Base
+    ids: pa.StringArray | None
+    is_excluded: npt.NDArray[np.bool_]
+
+
+def checked_profiles(state: State, given: Profiles, *, rows_max: int) -> Checked:
+    """Profiles, through the doors.
+
+    Raises
+    ------
+    InputError
+        Naming field and row.
+    """
+    version = state.version
+    if not isinstance(given, Profiles):
+        raise SchemaError(f"must be Profiles, got {type(given).__name__}", field="profiles")
+    x = _indicators(version, given.indicators, rows_max)
+    attributes = _attributes(version, given.attributes, len(x))
+    facts = _facts(given.facts, len(x))
+    ids = _ids(given.customer_ids, len(x))
+    is_excluded = np.zeros(len(x), dtype=np.bool_)
+    if ids is not None:
+        excluded = pa.array(version.policy.exclusions.customers, pa.string())
+        is_excluded = pc.is_in(ids, excluded).to_numpy(zero_copy_only=False)
+        objected = attributes[OBJECTED].to_numpy() | state.objections_of(ids.to_pylist())
+        at = attributes.column_names.index(OBJECTED)
+        attributes = attributes.set_column(at, OBJECTED, pa.array(objected))
+    base = Base(
+        pa.nulls(len(x), pa.string()),
+        x,
+        version.engine.base.indicator_schema,
+        attributes,
+        facts,
+        version.customers.stored.as_of,
+        version.engine.base.indicator_scale,
+    )
+    return Checked(base, ids, is_excluded)
+
+
 def profile_block(
     state: State, given: Profiles, terms: Terms, rows_max: int
 ) -> tuple[npt.NDArray[np.int64] | None, Block, npt.NDArray[np.bool_]]:
@@ -76,26 +127,9 @@ def profile_block(
         Naming field and row.
     """
     version = state.version
-    if not isinstance(given, Profiles):
-        raise SchemaError(f"must be Profiles, got {type(given).__name__}", field="profiles")
-    x = _indicators(version, given.indicators, rows_max)
-    attributes = _attributes(version, given.attributes, len(x))
-    facts = _facts(given.facts, len(x))
-    ids = _ids(given.customer_ids, len(x))
-    is_out = attributes[OBJECTED].to_numpy().astype(np.bool_)
-    if ids is not None:
-        excluded = pa.array(version.policy.exclusions.customers, pa.string())
-        is_out |= pc.is_in(ids, excluded).to_numpy(zero_copy_only=False)
-        is_out |= state.objections_of(ids.to_pylist())
-    base = Base(
-        pa.nulls(len(x), pa.string()),
-        x,
-        version.engine.base.indicator_schema,
-        attributes,
-        facts,
-        version.customers.stored.as_of,
-        version.engine.base.indicator_scale,
-    )
+    base, ids, is_out = checked_profiles(state, given, rows_max=rows_max)
+    x, facts = base.indicators, base.facts
+    is_out = is_out | base.attributes[OBJECTED].to_numpy().astype(np.bool_)
     attributes = with_attributes(base, terms.attributes).attributes
     eligible = version.engine.gates.planes(attributes, facts, terms.as_of)
     if terms.closed is not None:
@@ -147,7 +181,8 @@ def _attributes(version: Version, given: pa.Table | None, count: int) -> pa.Tabl
         reason = "is no attribute: give ids beside the table"
         raise SchemaError(reason, field=f"profiles.attributes.{CUSTOMER_ID}")
     numbered = pa.array([str(row) for row in range(count)], pa.string())
-    checked = incoming_attributes(given.add_column(0, CUSTOMER_ID, numbered))
+    with fields_below("profiles"):
+        checked = incoming_attributes(given.add_column(0, CUSTOMER_ID, numbered))
     for name in given.column_names:
         field = f"profiles.attributes.{name}"
         if name not in columns:
@@ -192,7 +227,8 @@ def _facts(given: pa.Table | None, count: int) -> pa.Table:
         )
     # The door knows customers by ids.
     ids = pa.array([str(row) for row in rows.tolist()], pa.string())
-    checked = incoming_facts(given.set_column(at, CUSTOMER_ID, ids))
+    with fields_below("profiles"):
+        checked = incoming_facts(given.set_column(at, CUSTOMER_ID, ids))
     return checked.set_column(0, _INDEX, pa.array(rows)).cast(FACT_SCHEMA)
 
 

@@ -7,19 +7,18 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import date
 from functools import partial
 from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from visavis.base import StoredBase
 from visavis.base.door import incoming_attributes
 from visavis.catalog import Catalog
 from visavis.domain import CUSTOMER_ID, THREADS_MAX
-from visavis.engine import Explanation
 from visavis.engine.blocks import check_count, check_kinds
 from visavis.errors import InputError, LimitError, SchemaError
 from visavis.journal import Appended, Journal
@@ -30,10 +29,12 @@ from visavis.serving.answer import Answer
 from visavis.serving.audience import Audience, find_audience
 from visavis.serving.context import Context, Terms
 from visavis.serving.customers import Customers
+from visavis.serving.explaining import Explained, explain, explain_profile
 from visavis.serving.matching import Found, found_in, match_block, over_threads
+from visavis.serving.overrides import OfRows, Overrides
 from visavis.serving.profiles import Profiles, profile_block
 from visavis.serving.telling import attributes_told
-from visavis.serving.touched import State, with_attributes
+from visavis.serving.touched import State
 from visavis.serving.version import HISTORY_BYTES, ServingVersion, Version
 
 __all__ = ["CUSTOMERS_MAX", "Expected", "Explained", "Serving"]
@@ -51,13 +52,6 @@ class Expected(NamedTuple):
     base: str | None = None
     catalog: str | None = None
     policy: str | None = None
-
-
-class Explained(NamedTuple):
-    """An explanation, and what it was made from."""
-
-    name: ServingVersion
-    explanation: Explanation
 
 
 class Serving:
@@ -166,6 +160,7 @@ class Serving:
         reasons: int | None = None,
         distinctive: bool = False,
         wording: bool = False,
+        overrides: Overrides | None = None,
     ) -> Answer:
         """The best opportunities of some customers, exactly.
 
@@ -180,6 +175,8 @@ class Serving:
             As of `Matches.to_table`.
         wording : bool
             Tell also what the messages of the opportunities need to know of their customers.
+        overrides : Overrides, optional
+            What is otherwise for each of them; it goes before what the context says of all.
 
         Returns
         -------
@@ -203,24 +200,30 @@ class Serving:
         state = self._current()
         version = state.version
         terms = state.plain if context is None else Terms.of(version, context)
+        of_rows = None
+        if overrides is not None:
+            of_rows = OfRows.of(version, overrides, len(customer_ids))
         rows, errors = version.customers.rows(customer_ids)
-        found = Found.together(
-            over_threads(
-                rows,
-                self._pool,
-                self._threads,
-                lambda block: match_block(
-                    state, block, terms, reasons=reasons, distinctive=distinctive
-                ),
+
+        def matched(places: npt.NDArray[np.int64]) -> Found:
+            return match_block(
+                state,
+                rows[places],
+                terms,
+                reasons=reasons,
+                distinctive=distinctive,
+                of_rows=None if of_rows is None else of_rows.take(places),
             )
-        )
+
+        places = np.arange(len(rows))
+        found = Found.together(over_threads(places, self._pool, self._threads, matched))
         control = version.control[rows] & (rows >= 0)
         attributes: dict[int, dict[str, Any]] = {}
         if wording:
             counts, columns = found.opportunity_count, found.capability_index
-            attributes = attributes_told(state, rows, terms, counts, columns)
+            attributes = attributes_told(state, rows, terms, counts, columns, of_rows)
         return Answer(
-            state.name,
+            state.name_on(terms.as_of),
             version,
             customer_ids,
             found.errors | errors,
@@ -266,7 +269,7 @@ class Serving:
         found = found_in(version, terms, count, live, block, {}, reasons, distinctive)
         ids = profiles.customer_ids
         return Answer(
-            state.name,
+            state.name_on(terms.as_of),
             version,
             [str(row) for row in range(count)] if ids is None else ids,
             {},
@@ -292,22 +295,28 @@ class Serving:
             Naming a field of the context; or if the journal's entries about the customer do not
             fit the base.
         """
-        state = self._current()
-        version = state.version
-        terms = state.plain if context is None else Terms.of(version, context)
-        rows = np.array([version.customers.row(customer_id)])
-        for known in state.touched_in(rows).values():
-            if (fault := known.fault) is not None:
-                raise fault
-        base = with_attributes(state.profiles(rows)[0], terms.attributes)
-        if len(terms.columns):
-            x = base.indicators.copy()
-            x[:, terms.columns] = terms.values
-            base = replace(base, indicators=x)
-        engine = version.engine.beside(base, as_of=terms.as_of, policy=terms.policy(version.policy))
-        return Explained(
-            state.name, engine.explain(customer_id, capability_id, closed=terms.closed)
-        )
+        return explain(self._current(), customer_id, capability_id, context)
+
+    def explain_profile(
+        self, profile: Profiles, capability_id: str, context: Context | None = None
+    ) -> Explained:
+        """Why a customer whom no base holds has, or has not, an opportunity.
+
+        Parameters
+        ----------
+        profile : Profiles
+            Of one customer, with an id.
+        capability_id : str
+        context : Context, optional
+
+        Raises
+        ------
+        NotFoundError
+            If the catalog does not hold the id.
+        InputError
+            Naming a field of the profile or of the context.
+        """
+        return explain_profile(self._current(), profile, capability_id, context)
 
     def find_audience(
         self,
@@ -316,22 +325,25 @@ class Serving:
         *,
         k: int,
         reach: bool = False,
+        reasons: int | None = None,
     ) -> Audience:
         """The best customers of a capability that is served, or of a draft.
 
         Parameters
         ----------
         capability : str or mapping
-            An id, or a row as `Catalog.from_rows` takes it, of an id that is neither served nor
-            named by facts.
+            An id, or a row as `Catalog.from_rows` takes it. With the id of one that is served it
+            stands in that one's place; a new id must not be named by facts.
         context : Context, optional
-            Of what is available, and of the policy; not of one customer. For a draft, ``only`` and
-            ``without`` say what else there is.
+            Of the day, of what is available, and of the policy; not of one customer. For a draft
+            of a new id, ``only`` and ``without`` say what else there is.
         k : int
             At most so many customers, up to `AUDIENCE_MAX`.
         reach : bool
             Count also how many customers would get it among their own best. The first time for a
             version and context, everybody is matched.
+        reasons : int, optional
+            At most so many for each customer, as of an opportunity; None = none are looked for.
 
         Raises
         ------
@@ -340,9 +352,15 @@ class Serving:
         InputError
             If the draft is no capability, or does not fit the base; or naming a field.
         """
-        context = Context() if context is None else context
+        _check_reasons(reasons)
         return find_audience(
-            self._current(), capability, context, k=k, reach=reach, pool=self._audience_pool
+            self._current(),
+            capability,
+            Context() if context is None else context,
+            k=k,
+            reach=reach,
+            reasons=reasons,
+            pool=self._audience_pool,
         )
 
     def record(
@@ -472,7 +490,10 @@ class Serving:
             customers = old.customers
             if stored.digest != customers.stored.digest:
                 customers = Customers.open(stored, self._threads)
-            state = _state_of(self._remake(customers, catalog, policy, as_of=day), self._journal)
+            version = self._remake(customers, catalog, policy, as_of=day)
+            # Nothing takes an objection back: what is known of them stays so.
+            self.refresh()
+            state = _state_of(version, self._journal, self._state.objecting)
             with self._recording:
                 if self._journal is not None:
                     state = _caught_up(state, self._journal)
@@ -535,16 +556,23 @@ def _check_reasons(reasons: int | None) -> None:
         check_count(reasons, "reasons", 0)
 
 
-def _state_of(version: Version, journal: Journal | None) -> State:
-    """A version with everything that the journal says beyond its base."""
+def _state_of(
+    version: Version, journal: Journal | None, objecting: frozenset[bytes] | None = None
+) -> State:
+    """A version with everything that the journal says beyond its base.
+
+    Who objected up to there is read from the journal, unless it is known.
+    """
     offset = version.customers.stored.manifest.journal_offset
-    state = State.first(version, offset)
     if journal is None:
-        return state
+        return State.first(version, offset)
     if journal.offset < offset:
         reason = f"ends at offset {journal.offset}, the base holds what came up to {offset}"
         raise InputError(reason, field="journal")
+    if objecting is None:
+        objecting = journal.objecting(through=offset)
     since = journal.since(offset, forgotten=True)
+    state = State.first(version, offset, objecting)
     return state.advanced(since.entries, since.through, since.forgotten)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from visavis.serving.context import Terms
+from visavis.serving.overrides import OfRows
 from visavis.serving.touched import State, with_attributes
 
 __all__ = ["attributes_told"]
@@ -17,7 +18,12 @@ Int32 = npt.NDArray[np.int32]
 
 
 def attributes_told(
-    state: State, rows: Int64, terms: Terms, opportunity_count: Int32, capability_index: Int32
+    state: State,
+    rows: Int64,
+    terms: Terms,
+    opportunity_count: Int32,
+    capability_index: Int32,
+    of_rows: OfRows | None = None,
 ) -> dict[int, dict[str, Any]]:
     """What the messages of some customers' opportunities need to know of them.
 
@@ -29,6 +35,8 @@ def attributes_told(
     terms : Terms
     opportunity_count : ndarray of shape (n,), int32
     capability_index : ndarray of shape (total,), int32
+    of_rows : OfRows, optional
+        What is otherwise for each of them.
 
     Returns
     -------
@@ -47,6 +55,8 @@ def attributes_told(
         start += count
         if names:
             told[place] = _cells(state, rows[place : place + 1], names, terms)
+            said = {} if of_rows is None else of_rows.attributes_of(place)
+            told[place] |= {name: said[name] for name in names if name in said}
     return told
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import cached_property
 from typing import NamedTuple
 
@@ -82,12 +83,12 @@ class State:
     touched : tuple of mappings
         By part: of whom the journal speaks, by row.
     forgotten : frozenset of str
-        The tombstones that are known.
+        The tombstones that the journal knows.
     plain : Terms
         Of an empty context.
     objecting : frozenset of bytes
-        Ids of those whose objection the journal knows, in the base or not: a profile that comes
-        with a request does not lift it.
+        Ids of those whose objection the journal knows, from its first entry on and in the base or
+        not: a profile that comes with a request does not lift it.
     """
 
     version: Version
@@ -98,15 +99,22 @@ class State:
     objecting: frozenset[bytes] = frozenset()
 
     @classmethod
-    def first(cls, version: Version, offset: int) -> State:
-        """The state that nothing was recorded in."""
+    def first(
+        cls, version: Version, offset: int, objecting: frozenset[bytes] = frozenset()
+    ) -> State:
+        """The state that nothing was recorded in since the base was made."""
         nobody: tuple[_OfPart, ...] = ({},) * len(version.customers.parts)
-        return cls(version, offset, nobody, frozenset(), Terms.of(version, Context()))
+        plain = Terms.of(version, Context())
+        return cls(version, offset, nobody, frozenset(), plain, objecting)
 
     @cached_property
     def name(self) -> ServingVersion:
         """What answers from this state are named by."""
         return self.version.named(self.offset)
+
+    def name_on(self, as_of: date) -> ServingVersion:
+        """The same for what is reckoned from another day."""
+        return self.name if as_of == self.version.as_of else self.name._replace(as_of=as_of)
 
     @cached_property
     def is_touched(self) -> bool:
@@ -166,16 +174,23 @@ class State:
         )
 
     def objections_of(self, customer_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
-        """Who of some, in the base or not, objected or was forgotten, as the journal has it."""
-        if not self.objecting and not self.forgotten:
-            return np.zeros(len(customer_ids), dtype=np.bool_)
-        return np.array(
-            [
-                each.encode() in self.objecting or id_digest(each).hex() in self.forgotten
-                for each in customer_ids
-            ],
-            dtype=np.bool_,
-        )
+        """Who of some objected or was forgotten, as the base or the journal has it."""
+        customers = self.version.customers
+        rows, _ = customers.rows(customer_ids)
+        # Most are nobody of the base, or somebody who may be matched.
+        places = np.flatnonzero((rows >= 0) & self.version.is_out[rows])
+        found = np.zeros(len(customer_ids), dtype=np.bool_)
+        found[places] = customers.objected(rows[places])
+        if self.objecting:
+            found |= np.array([each.encode() in self.objecting for each in customer_ids], np.bool_)
+        if gone := self._gone:
+            found |= np.array([id_digest(each).hex() in gone for each in customer_ids], np.bool_)
+        return found
+
+    @cached_property
+    def _gone(self) -> frozenset[str]:
+        """The tombstones of journal and base."""
+        return self.forgotten.union(self.version.customers.stored.manifest.forgotten)
 
     def profiles(self, rows: Int64) -> tuple[Base, Int64]:
         """What is known of some customers now.
