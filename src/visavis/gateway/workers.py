@@ -138,6 +138,8 @@ class Supervisor:
             If a worker cannot begin.
         """
         loop = asyncio.get_running_loop()
+        # Whoever began this process may ignore it: then nobody would hear how a worker ended.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._is_stopping.set)
         renewals: set[asyncio.Task[None]] = set()
