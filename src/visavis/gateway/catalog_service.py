@@ -94,7 +94,7 @@ class CatalogService(CatalogServiceServicer):
             release=visavis.__version__,
             score_contract_version=CONTRACT_VERSION,
             kernel_variant=version.engine.variant,
-            customer_count=version.customers.count,
+            customer_count=version.customers.stored.customer_count,
             capability_count=version.catalog.capability_count,
             indicator_names=version.indicator_names,
             attributes=[

@@ -122,7 +122,7 @@ class Publishing:
                 raise _mismatch(each, held)
         try:
             if request.validate_only:
-                return self._validated(serving, opened)
+                return serving.check(**opened)
             return serving.publish(**opened, expected=Expected(**digests))
         except InputError as error:
             raise _unfit(error) from error
@@ -154,19 +154,6 @@ class Publishing:
                 if (inside := root.inside(location)) is not None:
                     return inside
         raise InputError("lies under no root that the server was started with", field=field)
-
-    def _validated(self, serving: Serving, opened: dict[str, Any]) -> Any:
-        """The name of what would be served, made beside what is and dropped."""
-        version = serving.version
-        base = opened.get("base", version.customers.stored)
-        with Serving.open(
-            base,
-            opened.get("catalog", version.catalog),
-            opened.get("policy", version.policy),
-            journal=self._journal,
-            as_of=max(version.as_of, base.as_of),
-        ) as beside:
-            return beside.name
 
 
 def follow(serving: Serving, published: Published) -> None:

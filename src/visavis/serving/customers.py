@@ -132,28 +132,46 @@ class Customers:
     row_of: Int64
 
     @classmethod
-    def open(cls, stored: StoredBase, threads: int) -> Customers:
-        """Map every part and check every byte of it.
+    def open(
+        cls, stored: StoredBase, threads: int, parts: Sequence[int] | None = None
+    ) -> Customers:
+        """Map parts and check every byte of them.
+
+        Parameters
+        ----------
+        stored : StoredBase
+        threads : int
+        parts : sequence of int, optional
+            Only these, of which there may be none. Default: all.
 
         Raises
         ------
         CorruptionError
             Naming the file.
         """
-        sizes = [each.customer_count for each in stored.manifest.parts]
+        chosen = range(stored.part_count) if parts is None else parts
+        if not chosen:
+            return cls._of_nobody(stored)
+        sizes = [stored.manifest.parts[index].customer_count for index in chosen]
         starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
-        def opened(index: int) -> tuple[Part, npt.NDArray[np.uint64]]:
-            part = Part.of(stored.part(index), int(starts[index]))
+        def opened(index: int, start: int) -> tuple[Part, npt.NDArray[np.uint64]]:
+            part = Part.of(stored.part(index), start)
             ids = part.base.customer_ids.to_pylist()
             heads = b"".join([hashlib.sha256(each.encode()).digest()[:8] for each in ids])
             return part, np.frombuffer(heads, dtype=">u8").astype(np.uint64)
 
         with ThreadPoolExecutor(threads) as pool:
-            found = list(pool.map(opened, range(stored.part_count)))
+            found = list(pool.map(opened, chosen, starts[:-1].tolist()))
         heads = np.concatenate([each for _, each in found])
         order = np.argsort(heads, kind="stable")
         return cls(stored, tuple(part for part, _ in found), starts, heads[order], order)
+
+    @classmethod
+    def _of_nobody(cls, stored: StoredBase) -> Customers:
+        """One part in which nobody is, so that what is asked of parts has its types."""
+        nobody = np.zeros(0, np.uint64), np.zeros(0, np.int64)
+        return cls(stored, (Part.of(stored.head, 0),), np.zeros(2, np.int64), *nobody)
 
     @property
     def count(self) -> int:
@@ -204,12 +222,20 @@ class Customers:
             at += 1
         raise _unknown(customer_id)
 
+    def unknown(self, customer_id: str) -> NotFoundError | None:
+        """Why there is no such customer; None if there is one."""
+        try:
+            self.row(customer_id)
+        except NotFoundError as error:
+            return error
+        return None
+
     def rows(self, customer_ids: Sequence[str]) -> tuple[Int64, dict[int, VisavisError]]:
         """The rows of some customers, −1 where there is none, and why."""
         rows = np.full(len(customer_ids), -1, dtype=np.int64)
         errors: dict[int, VisavisError] = {}
         rest: Sequence[int] = range(len(customer_ids))
-        if len(customer_ids) >= _TOGETHER_MIN:
+        if len(customer_ids) >= _TOGETHER_MIN and self.count:
             rest = self._rows_together(customer_ids, rows)
         for position in rest:
             try:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from copy import copy
 from datetime import date
 from functools import partial
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from visavis.base import StoredBase
-from visavis.base.door import incoming_attributes
 from visavis.catalog import Catalog
-from visavis.domain import CUSTOMER_ID, THREADS_MAX
-from visavis.engine.blocks import check_count, check_kinds
-from visavis.errors import InputError, LimitError, SchemaError
+from visavis.errors import InputError
 from visavis.journal import Appended, Journal
 from visavis.journal.entries import Entry
 from visavis.journal.incoming import contents_of, tables_of
@@ -29,6 +27,19 @@ from visavis.serving.answer import Answer
 from visavis.serving.audience import Audience, find_audience
 from visavis.serving.context import Context, Terms
 from visavis.serving.customers import Customers
+from visavis.serving.doors import (
+    CUSTOMERS_MAX,
+    Expected,
+    caught_up,
+    check_attributes,
+    check_expected,
+    check_ids,
+    check_reasons,
+    chosen_beside,
+    processors,
+    refuse_misfits,
+    state_of,
+)
 from visavis.serving.explaining import Explained, explain, explain_profile
 from visavis.serving.matching import Found, found_in, match_block, over_threads
 from visavis.serving.overrides import OfRows, Overrides
@@ -39,19 +50,8 @@ from visavis.serving.version import HISTORY_BYTES, ServingVersion, Version
 
 __all__ = ["CUSTOMERS_MAX", "Expected", "Explained", "Serving"]
 
-#: Customers of one request: an answer of ten opportunities each is then 20 MB.
-CUSTOMERS_MAX: Final = 100_000
-
 #: How long what another process recorded may go unnoticed. Looking takes some 50 µs.
 LOOK_S: Final = 0.005
-
-
-class Expected(NamedTuple):
-    """The digests of what somebody means to publish; None = whatever it is."""
-
-    base: str | None = None
-    catalog: str | None = None
-    policy: str | None = None
 
 
 class Serving:
@@ -122,13 +122,19 @@ class Serving:
         CorruptionError
             If a byte of base or journal is not as it was written.
         """
-        _check_expected(base, catalog, policy, expected)
+        check_expected(base, catalog, policy, expected)
         remake = partial(
             Version.make, threads=threads, variant=variant, history_bytes=history_bytes
         )
-        version = remake(Customers.open(base, _processors(threads)), catalog, policy, as_of=as_of)
-        state = _state_of(version, journal)
+        version = remake(Customers.open(base, processors(threads)), catalog, policy, as_of=as_of)
+        state = state_of(version, journal)
         return cls(state, journal, version.engine.threads, remake)
+
+    def at(self, state: State) -> Self:
+        """The same, with the same threads, that answers from one state and records nothing."""
+        other = copy(self)
+        other._state, other._journal = state, None
+        return other
 
     def close(self) -> None:
         """Stop the threads; requests in flight end as they would, later ones are refused."""
@@ -191,12 +197,8 @@ class Serving:
             If it was time to look at the journal and it cannot be read: what it says may be an
             objection.
         """
-        if isinstance(customer_ids, (str, bytes)) or not isinstance(customer_ids, Sequence):
-            raise SchemaError("must be a list of ids", field="customer_ids")
-        if len(customer_ids) > CUSTOMERS_MAX:
-            reason = f"must be at most {CUSTOMERS_MAX} at a time, got {len(customer_ids)}"
-            raise LimitError(reason, field="customer_ids")
-        _check_reasons(reasons)
+        check_ids(customer_ids)
+        check_reasons(reasons)
         state = self._current()
         version = state.version
         terms = state.plain if context is None else Terms.of(version, context)
@@ -260,7 +262,7 @@ class Serving:
         InputError
             Naming field and row: one profile that is wrong refuses them all.
         """
-        _check_reasons(reasons)
+        check_reasons(reasons)
         state = self._current()
         version = state.version
         terms = state.plain if context is None else Terms.of(version, context)
@@ -394,7 +396,7 @@ class Serving:
             self._catch_up(journal)
             state = self._state
             for table in tables_of(attributes):
-                _check_attributes(state.version, table)
+                check_attributes(state.version, table)
             after = enumerate(contents, start=state.offset + 1)
             entries = [Entry(offset, *content) for offset, content in after]
             # What it would lead to is computed before: what fails later would fail every batch.
@@ -402,7 +404,8 @@ class Serving:
             ahead = (
                 state if is_known else state.advanced(entries, state.offset + len(entries), None)
             )
-            _refuse_misfits(ahead, state)
+            if not is_known:
+                self._refuse_record(ahead, state, entries)
             appended = journal.append(
                 facts=facts, attributes=attributes, objections=objections, request_id=request_id
             )
@@ -414,6 +417,10 @@ class Serving:
                 # It was repeated, or others recorded in between, or somebody is forgotten.
                 self._catch_up(journal)
         return appended
+
+    def _refuse_record(self, ahead: State, now: State, _: list[Entry]) -> None:
+        """Refuse entries that make somebody an error who is none now."""
+        refuse_misfits(ahead, now)
 
     def forget(self, customer_id: str) -> int:
         """Erase a customer from the journal; the next request knows of an objection alone.
@@ -480,26 +487,50 @@ class Serving:
         CorruptionError
             If a byte of the base is not as it was written.
         """
-        with self._publishing:
-            old = self._state.version
-            stored = old.customers.stored if base is None else base
-            catalog = old.catalog if catalog is None else catalog
-            policy = old.policy if policy is None else policy
-            _check_expected(stored, catalog, policy, expected)
-            day = max(old.as_of, stored.as_of) if as_of is None else as_of
-            customers = old.customers
-            if stored.digest != customers.stored.digest:
-                customers = Customers.open(stored, self._threads)
-            version = self._remake(customers, catalog, policy, as_of=day)
+        with self._publishing, self._made(base, catalog, policy, as_of, expected) as version:
             # Nothing takes an objection back: what is known of them stays so.
             self.refresh()
-            state = _state_of(version, self._journal, self._state.objecting)
+            state = state_of(version, self._journal, self._state.objecting)
             with self._recording:
                 if self._journal is not None:
-                    state = _caught_up(state, self._journal)
-                _refuse_misfits(state, self._state)
+                    state = caught_up(state, self._journal)
+                self._refuse_publish(state, self._state)
                 self._state = state
             return state.name
+
+    def check(
+        self,
+        *,
+        base: StoredBase | None = None,
+        catalog: Catalog | None = None,
+        policy: Policy | None = None,
+        as_of: date | str | None = None,
+        expected: Expected = Expected(),  # noqa: B008 (immutable)
+    ) -> ServingVersion:
+        """Load and check as `publish` does, and go on with what is served; errors as there."""
+        with self._publishing, self._made(base, catalog, policy, as_of, expected) as version:
+            return state_of(version, self._journal, self._state.objecting).name
+
+    @contextmanager
+    def _made(
+        self,
+        base: StoredBase | None,
+        catalog: Catalog | None,
+        policy: Policy | None,
+        as_of: date | str | None,
+        expected: Expected,
+    ) -> Iterator[Version]:
+        """Another version, with what is served where nothing else is given."""
+        old = self._state.version
+        stored, catalog, policy, day = chosen_beside(old, base, catalog, policy, as_of, expected)
+        customers = old.customers
+        if stored.digest != customers.stored.digest:
+            customers = Customers.open(stored, self._threads)
+        yield self._remake(customers, catalog, policy, as_of=day)
+
+    def _refuse_publish(self, ahead: State, now: State) -> None:
+        """Refuse a version that makes somebody an error who is none now."""
+        refuse_misfits(ahead, now)
 
     def _open_journal(self) -> Journal:
         if self._journal is None:
@@ -529,92 +560,5 @@ class Serving:
         return self._state
 
     def _catch_up(self, journal: Journal) -> None:
-        self._state = _caught_up(self._state, journal)
+        self._state = caught_up(self._state, journal)
         self._looked_at = time.monotonic()
-
-
-def _processors(threads: int | None) -> int:
-    """How many threads load."""
-    if threads is not None:
-        check_count(threads, "threads", 1)
-    return len(os.sched_getaffinity(0)) if threads is None else min(threads, THREADS_MAX)
-
-
-def _check_expected(base: StoredBase, catalog: Catalog, policy: Policy, expected: Expected) -> None:
-    check_kinds(base=(base, StoredBase), catalog=(catalog, Catalog), policy=(policy, Policy))
-    for name, digest in expected._asdict().items():
-        if digest is None:
-            continue
-        found = {"base": lambda: base.digest, "catalog": catalog.digest, "policy": policy.digest}
-        if (held := found[name]()) != digest:
-            reason = f"has the digest {held}, not {digest!r:.80}"
-            raise InputError(reason, field=f"expected.{name}")
-
-
-def _check_reasons(reasons: int | None) -> None:
-    if reasons is not None:
-        check_count(reasons, "reasons", 0)
-
-
-def _state_of(
-    version: Version, journal: Journal | None, objecting: frozenset[bytes] | None = None
-) -> State:
-    """A version with everything that the journal says beyond its base.
-
-    Who objected up to there is read from the journal, unless it is known.
-    """
-    offset = version.customers.stored.manifest.journal_offset
-    if journal is None:
-        return State.first(version, offset)
-    if journal.offset < offset:
-        reason = f"ends at offset {journal.offset}, the base holds what came up to {offset}"
-        raise InputError(reason, field="journal")
-    if objecting is None:
-        objecting = journal.objecting(through=offset)
-    since = journal.since(offset, forgotten=True)
-    state = State.first(version, offset, objecting)
-    return state.advanced(since.entries, since.through, since.forgotten)
-
-
-def _caught_up(state: State, journal: Journal) -> State:
-    if journal.offset == state.offset:
-        return state
-    since = journal.since(state.offset)
-    return state.advanced(since.entries, since.through, since.forgotten)
-
-
-def _check_attributes(version: Version, attributes: pa.Table) -> None:
-    """Refuse attributes of which the base knows nothing, whoever they are about."""
-    schema = version.engine.base.attributes.schema
-    checked = incoming_attributes(attributes)
-    for name in checked.column_names:
-        if name == CUSTOMER_ID:
-            continue
-        if name not in schema.names:
-            raise SchemaError("the base has no such attribute", field=f"attributes.{name}")
-        kind = schema.field(name).type
-        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if checked[name].type != kind:
-            reason = f"must be {kind} as in the base, got {checked[name].type}"
-            raise SchemaError(reason, field=f"attributes.{name}")
-
-
-def _refuse_misfits(ahead: State, now: State) -> None:
-    """Refuse what makes somebody an error who is none now."""
-    is_same = ahead.version.customers is now.version.customers
-    for part, known in enumerate(ahead.touched):
-        if is_same and known is now.touched[part]:
-            continue
-        for row, each in known.items():
-            fault = each.fault
-            if fault is not None and not _is_misfit(now, ahead, row):
-                raise fault
-
-
-def _is_misfit(now: State, ahead: State, row: int) -> bool:
-    try:
-        there = now.version.customers.row(ahead.version.customers.id_bytes(row).decode())
-    except LookupError:
-        return False
-    known = now.touched_in(np.array([there]))
-    return bool(known) and known[0].error is not None

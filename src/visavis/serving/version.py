@@ -25,7 +25,7 @@ from visavis.catalog.wording import placeholders
 from visavis.eligibility import with_spare
 from visavis.engine import Engine
 from visavis.engine.matches import reason_order
-from visavis.errors import InputError, NotFoundError
+from visavis.errors import InputError
 from visavis.kernel import Eligibility, History
 from visavis.policy import Policy
 from visavis.serving.customers import Customers, Part
@@ -106,8 +106,19 @@ class Version:
         threads: int | None,
         variant: str | None,
         history_bytes: int = HISTORY_BYTES,
+        is_part: bool = False,
     ) -> Version:
         """Compute what every request needs.
+
+        Parameters
+        ----------
+        customers : Customers
+        catalog : Catalog
+        policy : Policy
+        as_of, threads, variant, history_bytes
+            As of `Serving.open`.
+        is_part : bool
+            There are more customers in other places, of whom some may be excluded.
 
         Raises
         ------
@@ -124,12 +135,23 @@ class Version:
             variant=variant,
             is_part=True,
         )
-        for customer_id in policy.exclusions.customers:
-            try:
-                customers.row(customer_id)
-            except NotFoundError as error:
-                raise InputError(str(error), field="policy.exclusions.customers") from None
+        if not is_part:
+            for error in map(customers.unknown, policy.exclusions.customers):
+                if error is not None:
+                    raise InputError(str(error), field="policy.exclusions.customers")
         engine.prepare()
+        digests = catalog.digest(), policy.digest()
+        return cls._of(customers, engine, digests, history_bytes)
+
+    def beside(self, customers: Customers, *, history_bytes: int = HISTORY_BYTES) -> Version:
+        """The same for other customers of the base: what is compiled and packed is shared."""
+        digests = self.catalog_digest, self.policy_digest
+        return self._of(customers, self.engine, digests, history_bytes)
+
+    @classmethod
+    def _of(
+        cls, customers: Customers, engine: Engine, digests: tuple[str, str], history_bytes: int
+    ) -> Version:
         budget = _Budget(history_bytes)
 
         def made(part: Part) -> _PartPlanes:
@@ -146,11 +168,10 @@ class Version:
         return cls(
             customers,
             engine,
-            catalog.digest(),
-            policy.digest(),
+            *digests,
             with_spare(Eligibility(planes, plane_index)),
-            np.concatenate([each.is_out for each in parts]),
-            np.concatenate([each.control for each in parts]),
+            _marks([each.is_out for each in parts]),
+            _marks([each.control for each in parts]),
             _joined([each.history for each in parts[:kept] if each.history is not None]),
             int(customers.starts[kept]),
         )
@@ -207,6 +228,12 @@ class Version:
             journal_offset,
             self.as_of,
         )
+
+
+def _marks(parts: Sequence[Bools]) -> Bools:
+    """Marks of all rows; where nobody is, one mark for the row −1 to stand at."""
+    marks = np.concatenate(parts)
+    return marks if len(marks) else np.zeros(1, dtype=np.bool_)
 
 
 class _Budget:
