@@ -13,6 +13,7 @@
         ├── VariantError                 a kernel variant that this processor cannot run
         ├── ExtraError                   an optional dependency that is not installed
         ├── StorageError                 a file that could not be read or written
+        ├── UnreachableError             workers that do not answer now, and may later
         └── CorruptionError              stored bytes do not fit their digest
 
 ``InputError`` names the *field* and, where there is one, the *row* (0-based, in the order of the
@@ -35,6 +36,7 @@ __all__ = [
     "SchemaError",
     "SetupError",
     "StorageError",
+    "UnreachableError",
     "VariantError",
     "VisavisError",
     "fields_below",
@@ -204,6 +206,10 @@ class StorageError(SetupError):
         self.reason = reason
         self.path = None if path is None else str(path)
         super().__init__(reason if path is None else f"{path} {reason}")
+
+
+class UnreachableError(SetupError):
+    """Workers do not answer now: the same may be asked again."""
 
 
 class CorruptionError(SetupError):

@@ -4,6 +4,7 @@
 
     connect.py       Ray started or joined, with a token; versions; what its failures are here
     shards.py        parts of a full-base job: a pool of actors for visavis.schedule
+    owners.py        shards that answer online: actors for visavis.serving
     indicators.py    indicators of all customers, in parts by customer
     fitting.py       joblib's work, as learning spreads it
 
@@ -15,11 +16,13 @@ one function of its module, so that all but the transport is tested without a cl
 from visavis.cluster.connect import connected, held_once
 from visavis.cluster.fitting import joblib_backend
 from visavis.cluster.indicators import IndicatorJob, PartHead, compute_indicators
+from visavis.cluster.owners import RayOwners
 from visavis.cluster.shards import RayPool, ShardWorker
 
 __all__ = [
     "IndicatorJob",
     "PartHead",
+    "RayOwners",
     "RayPool",
     "ShardWorker",
     "compute_indicators",

@@ -28,6 +28,7 @@ __all__ = [
     "check_attributes",
     "check_expected",
     "check_ids",
+    "check_reaches",
     "check_reasons",
     "chosen_beside",
     "misfits",
@@ -129,14 +130,24 @@ def state_of(
     offset = version.customers.stored.manifest.journal_offset
     if journal is None:
         return State.first(version, offset)
-    if journal.offset < offset:
-        reason = f"ends at offset {journal.offset}, the base holds what came up to {offset}"
-        raise InputError(reason, field="journal")
+    check_reaches(journal, offset)
     if objecting is None:
         objecting = journal.objecting(through=offset)
     since = journal.since(offset, forgotten=True)
     state = State.first(version, offset, objecting)
     return state.advanced(since.entries, since.through, since.forgotten)
+
+
+def check_reaches(journal: Journal, offset: int) -> None:
+    """Refuse a journal that ends before what the base knows of it.
+
+    Raises
+    ------
+    InputError
+    """
+    if journal.offset < offset:
+        reason = f"ends at offset {journal.offset}, the base holds what came up to {offset}"
+        raise InputError(reason, field="journal")
 
 
 def caught_up(state: State, journal: Journal) -> State:

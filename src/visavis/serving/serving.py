@@ -130,6 +130,11 @@ class Serving:
         state = state_of(version, journal)
         return cls(state, journal, version.engine.threads, remake)
 
+    @property
+    def state(self) -> State:
+        """What is answered from, as far as the journal is known."""
+        return self._state
+
     def at(self, state: State) -> Self:
         """The same, with the same threads, that answers from one state and records nothing."""
         other = copy(self)
@@ -354,7 +359,7 @@ class Serving:
         InputError
             If the draft is no capability, or does not fit the base; or naming a field.
         """
-        _check_reasons(reasons)
+        check_reasons(reasons)
         return find_audience(
             self._current(),
             capability,
