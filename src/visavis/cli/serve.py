@@ -18,12 +18,14 @@ from visavis.cli.options import (
     AsOf,
     BaseFolder,
     CatalogFile,
+    Insecure,
     JournalFile,
     PolicyFile,
     Threads,
     VariantName,
     named,
 )
+from visavis.cli.spread import RayAddress, RayWorkers, Spread
 from visavis.errors import InputError
 
 if TYPE_CHECKING:
@@ -89,6 +91,9 @@ def serve(
     grace: Annotated[
         float, typer.Option(min=0.0, help="Seconds for calls under way to end, on SIGTERM.")
     ] = 30.0,
+    ray: RayAddress = None,
+    ray_workers: RayWorkers = None,
+    insecure: Insecure = False,
     as_of: AsOf = None,
     threads: Threads = None,
     variant: VariantName = None,
@@ -96,6 +101,8 @@ def serve(
     worker: Annotated[str | None, typer.Option("--worker", hidden=True)] = None,
 ) -> None:
     """Answer over gRPC until SIGTERM or SIGINT; then drain."""
+    spread = Spread(ray, ray_workers, threads, insecure)
+    spread.check(workers)
     if workers > 1 and worker is None:
         _supervise(address, workers, grace, as_json)
         return
@@ -108,7 +115,6 @@ def serve(
     from visavis.gateway.tracing import Tracing
     from visavis.journal import Journal
     from visavis.policy import Policy
-    from visavis.serving import Serving
 
     if (tls_cert is None) != (tls_key is None):
         raise InputError("--tls-cert and --tls-key go together", field="--tls-cert")
@@ -129,7 +135,7 @@ def serve(
             tokens=known,
             has_reflection=reflection,
             roots=root or (),
-            threads=threads or len(os.sched_getaffinity(0)),
+            threads=spread.slots,
             jobs=jobs,
             job_threads=job_threads or max(1, len(os.sched_getaffinity(0)) // 2),
             variant=variant,
@@ -152,13 +158,12 @@ def serve(
                 capabilities = Catalog.read(now.catalog or catalog)
             with named(policy="--policy", as_of="--as-of", threads="--threads"):
                 limits = Policy() if rules is None else Policy.read(rules)
-                return Serving.open(
+                return spread.open(
                     stored,
                     capabilities,
                     limits,
                     journal=opened,
                     as_of=now.as_of or as_of,
-                    threads=threads,
                     variant=variant,
                 )
 

@@ -25,6 +25,7 @@ from visavis.gateway.errors import RETRY_S, Fault, RefusedError, abort, fault_of
 from visavis.gateway.joining import Joiner
 from visavis.gateway.metrics import Meters
 from visavis.serving import Serving
+from visavis.serving.waiting import within
 
 __all__ = ["DEADLINE_S", "Desk", "Queue", "remaining_s"]
 
@@ -283,7 +284,7 @@ class _Piece:
             return None
         self.waited_s = waited_s
         run, work = self._work
-        return lambda: run(work)
+        return within(self.ends, lambda: run(work))
 
     def end(self, result: Any, error: BaseException | None) -> None:
         """Tell the call."""

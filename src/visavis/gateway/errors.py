@@ -31,6 +31,7 @@ from visavis.errors import (
     RuleError,
     SchemaError,
     SetupError,
+    UnreachableError,
     VariantError,
     VisavisError,
 )
@@ -135,8 +136,15 @@ _KINDS: Final[tuple[tuple[type[VisavisError], grpc.StatusCode, str], ...]] = (
     (CorruptionError, Code.DATA_LOSS, "CORRUPTED"),
     (VariantError, Code.FAILED_PRECONDITION, "VERSION_UNFIT"),
     (ExtraError, Code.FAILED_PRECONDITION, "VERSION_UNFIT"),
+    (UnreachableError, Code.UNAVAILABLE, "NOT_READY"),
     (SetupError, Code.UNAVAILABLE, "STORAGE_FAILED"),
 )
+
+#: What is told of an installation's faults. Paths of the server's disk are nobody's business.
+_SAID: Final = {
+    "CORRUPTED": "stored bytes do not fit their digest",
+    "NOT_READY": "a part of the customers has no worker now",
+}
 
 #: What fields of the engine are called in a request, the longest first that fits.
 _CONTEXT_PATHS: Final = {
@@ -183,10 +191,8 @@ def fault_of(
         return Fault(Code.INTERNAL, "UNSPECIFIED", "a fault of the server")
     _, code, reason = found
     if isinstance(error, SetupError):
-        # Paths of the server's disk are nobody's business: they are in its log.
-        said = "stored bytes do not fit their digest" if reason == "CORRUPTED" else "storage failed"
         retry_s = RETRY_S if code is Code.UNAVAILABLE else None
-        return Fault(code, reason, said, retry_s=retry_s)
+        return Fault(code, reason, _SAID.get(reason, "storage failed"), retry_s=retry_s)
     assert isinstance(error, InputError)  # noqa: S101 (what is left)
     field = _path(error.field, {**_CONTEXT_PATHS, **(paths or {})})
     return Fault(code, reason, error.reason, field, error.row, _metadata(error))

@@ -15,6 +15,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from visavis.gateway.admission import Line, expire
 from visavis.gateway.metrics import Meters
+from visavis.serving.waiting import within
 
 __all__ = ["GATHERED_MAX", "GATHER_S", "Joiner"]
 
@@ -190,7 +191,10 @@ class _Piece:
         self._is_under_way = True
         self.joiner.measure(len(live), waited_s)
         items = [each.item for each in live]
-        return lambda: self.joiner.answered(self.key, items)
+        # Who is late is told so by the clock; the others are waited for.
+        return within(
+            max(each.ends for each in live), lambda: self.joiner.answered(self.key, items)
+        )
 
     def end(self, result: Any, error: BaseException | None) -> None:
         """Tell everybody what was found for them."""

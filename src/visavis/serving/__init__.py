@@ -19,8 +19,23 @@
     overrides.py   Overrides: what is otherwise for each customer of a request
     profiles.py    Profiles: customers whom no base holds
     answer.py      Answer: columns
+    doors.py       what is refused before anything is asked or changed
     explaining.py  why a customer has, or has not, an opportunity
     audience.py    the best customers of one capability: asked.py, which; reach.py, how many get it
+
+With customers elsewhere, all of the above is what each owner does for its shards::
+
+    ShardedServing ─► questions by shard ─► Crew: who owns, who lives ─► Owner: State of its parts
+         │                                    │
+       journal ─► Tail: entries for who is behind            answers ─► one Answer, of one state
+
+    sharded.py     ShardedServing: the same calls as Serving
+    owner.py       Owner: shards that answer at the offset that is asked for
+    crew.py        Crew: owners that die and come back, over a Transport
+    asking.py      questions to one owner of each shard, and to the other where that dies
+    tail.py        the last entries of the journal
+    gathering.py   what shards answer, put together
+    waiting.py     until when an answer is waited for
 
 An answer comes from exactly one state and names it (`ServingVersion`). For every customer it is,
 byte for byte, what `visavis match` and `visavis rescore` give for the same base, catalog, policy,
@@ -36,6 +51,7 @@ from visavis.serving.context import Context, Selection
 from visavis.serving.overrides import Overrides
 from visavis.serving.profiles import Profiles
 from visavis.serving.serving import Expected, Serving
+from visavis.serving.sharded import ShardedServing
 from visavis.serving.version import ServingVersion
 
 __all__ = [
@@ -48,4 +64,5 @@ __all__ = [
     "Selection",
     "Serving",
     "ServingVersion",
+    "ShardedServing",
 ]

@@ -233,6 +233,10 @@ class _Asking:
                 call.sent_at = now
                 continue
             call.seat.is_silent = True
-            call.look_at = self._ends
             places = [self._places[number] for number in call.places]
-            self._send([place for place in places if not place.is_answered and place.calls == 1])
+            alone = [place for place in places if not place.is_answered and place.calls == 1]
+            if self._send(alone):
+                call.look_at = self._ends
+            else:
+                # The other one may be on its way back.
+                self._crew.tend()

@@ -193,12 +193,18 @@ class Crew:
         """Whether a version is to be loaded."""
         return key in self._wanted
 
+    def note(self, key: ServingVersion, offset: int) -> None:
+        """An offset that owners are to be told of."""
+        with self.lock:
+            if key in self._wanted:
+                self._offsets[key] = max(offset, self._offsets.get(key, 0))
+
     @contextmanager
     def using(self, key: ServingVersion, offset: int) -> Iterator[None]:
         """Keep a version loaded for the block."""
         with self.lock:
             self._used[key] += 1
-            self._offsets[key] = max(offset, self._offsets.get(key, 0))
+            self.note(key, offset)
         try:
             yield
         finally:
@@ -295,7 +301,8 @@ class Crew:
             seat.failed_starts += 1
             wait_s = min(RESTART_S * 2**seat.failed_starts, RESTART_MAX_S)
             seat.retry_at = self.transport.now() + wait_s
-        seat.is_lost, seat.loaded = True, {}
+        seat.is_lost = True
+        seat.loaded, seat.loading, seat.ping = {}, {}, None
 
     def stray(self, ticket: Ticket, seat: Seat) -> None:
         """Nobody waits for this call any more, but it is open."""
@@ -357,7 +364,7 @@ class Crew:
         LostError
         """
         calls = {ticket: key for key, ticket in seat.loading.items() if ticket is not None}
-        pings = [] if seat.ping is None or seat.is_lost else [seat.ping]
+        pings = [] if seat.ping is None else [seat.ping]
         ended = set(self.transport.wait([*calls, *pings], 0.0)) if calls or pings else set()
         if seat.ping in ended:
             answer, seat.ping = self.transport.answer(seat.ping), None

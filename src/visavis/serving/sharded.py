@@ -102,7 +102,6 @@ class ShardedServing(Serving):
         as_of: date | str | None = None,
         variant: str | None = None,
         expected: Expected = Expected(),  # noqa: B008 (immutable)
-        is_stopped: Callable[[], bool] = lambda: False,
     ) -> Self:
         """Have owners load and check everything; what comes back answers at once.
 
@@ -112,8 +111,6 @@ class ShardedServing(Serving):
             Closed with what comes back, or if nothing does.
         base, catalog, policy, journal, as_of, variant, expected
             As of `Serving.open`. Owners find the base at the same place as this process does.
-        is_stopped : callable
-            Says whether to give up.
 
         Raises
         ------
@@ -125,9 +122,8 @@ class ShardedServing(Serving):
             remake = partial(Version.make, threads=1, variant=variant, is_part=True)
             version = remake(Customers.open(base, 1, []), catalog, policy, as_of=as_of)
             serving = cls(state_of(version, journal), journal, remake, transport)
-            key = _key(version)
             serving._want(version)
-            serving._crew.load(key, is_stopped=is_stopped)
+            serving._crew.load(_key(version), is_stopped=serving._stopped.is_set)
             serving._refuse_unknown(version)
         except BaseException:
             transport.close()
@@ -341,11 +337,19 @@ class ShardedServing(Serving):
             return None
         return self._tail.delta(after, self._journal.offset if through is None else through)
 
+    def tend(self) -> None:
+        """Look after the owners; who has nothing to do hears of the journal, too.
+
+        It is done now and then by a thread of its own.
+        """
+        self._crew.note(_key(self._state.version), self.refresh().journal_offset)
+        self._crew.tend()
+
     def _tend(self) -> None:
         while not self._stopped.wait(PING_S / 2):
             # A journal that cannot be read now fails the requests that need it.
             with suppress(VisavisError):
-                self._crew.tend()
+                self.tend()
 
 
 def _key(version: Version) -> ServingVersion:
