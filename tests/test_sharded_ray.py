@@ -72,7 +72,11 @@ class Spread(World):
 
         key = self.sharded.state.name._replace(journal_offset=0)
         able = [seat.index for seat in self.sharded._crew.seats if key in seat.loaded]
-        return ray.get([self.owners._actors[index].__ray_call__.remote(place) for index in able])
+        actors = [self.owners._actors[index] for index in able]
+        try:
+            return ray.get([each.__ray_call__.remote(place) for each in actors])
+        except ray.exceptions.RayError:
+            return []  # somebody is dying just now
 
 
 @contextmanager
