@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from visavis.errors import VisavisError
-from visavis.serving.crew import LostError
 from visavis.serving.owner import Owner
+from visavis.serving.seat import LostError
 
 
 @dataclass(eq=False)

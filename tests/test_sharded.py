@@ -9,7 +9,7 @@ import asyncio
 import os
 import random
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,6 +33,7 @@ from visavis.errors import (
     LimitError,
     NotFoundError,
     SchemaError,
+    StorageError,
     UnreachableError,
 )
 from visavis.gateway.errors import fault_of
@@ -514,6 +515,31 @@ def test_who_stays_silent_is_replaced(
     tended(serving, int((GONE_S - SILENT_S) / PING_S) + 3)
     assert transport.generations == {0: 2, 1: 1}
     assert all_well(serving)
+
+
+def test_a_journal_that_cannot_be_read_for_a_while_keeps_nobody_out(
+    world: gateways.World, spread: Callable[..., ShardedServing]
+) -> None:
+    transport = Pretended(3)
+    serving = spread(transport)
+    crew, meant = crew_of(serving), serving.match(IDS)
+    delta_of = crew.delta_of
+
+    def unreadable(*_: Any) -> Delta:
+        raise StorageError("cannot be read")
+
+    crew.delta_of = unreadable
+    for index in range(3):
+        transport.kill(index)
+    for _ in range(4):
+        transport.time += PING_S
+        with suppress(StorageError):
+            serving.tend()
+    assert not any(seat.loaded for seat in crew.seats)
+    crew.delta_of = delta_of
+    tended(serving)
+    assert all_well(serving)
+    assert_same(serving.match(IDS), meant)
 
 
 def test_the_less_loaded_owner_is_asked_first(

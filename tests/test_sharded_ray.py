@@ -148,6 +148,9 @@ def test_options_of_ray_need_ray(tmp_path: Path) -> None:
     given = ["serve", "--base", tmp_path, "--catalog", tmp_path / "catalog.csv"]
     assert refused(*given, "--ray-workers", 2).startswith("--ray-workers: is for --ray")
     assert refused(*given, "--insecure").startswith("--insecure: is for --ray")
+    both = refused(*given, "--ray", "local", "--workers", 2)
+    assert both.startswith("--workers: is for one process that serves by itself")
+    assert refused(*given, "--ray", "ray://head:1").startswith("--ray: must be the head's")
 
 
 # ---- faults ------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ def serve(
     worker: Annotated[str | None, typer.Option("--worker", hidden=True)] = None,
 ) -> None:
     """Answer over gRPC until SIGTERM or SIGINT; then drain."""
-    spread = Spread(ray, ray_workers, threads, insecure)
+    spread = Spread(ray, ray_workers, threads, insecure, variant)
     spread.check(workers)
     if workers > 1 and worker is None:
         _supervise(address, workers, grace, as_json)
@@ -129,13 +129,16 @@ def serve(
             known = None if tokens is None else TokenFile(tokens)
         with named(path="--journal", journal="--journal"):
             opened = None if journal is None else stack.enter_context(Journal.open(journal))
+        owners = spread.owners()
+        if owners is not None:
+            stack.callback(owners.close)
         settings = Settings(
             address=address,
             certificates=certificates,
             tokens=known,
             has_reflection=reflection,
             roots=root or (),
-            threads=spread.slots,
+            threads=spread.slots(owners),
             jobs=jobs,
             job_threads=job_threads or max(1, len(os.sched_getaffinity(0)) // 2),
             variant=variant,
@@ -159,12 +162,12 @@ def serve(
             with named(policy="--policy", as_of="--as-of", threads="--threads"):
                 limits = Policy() if rules is None else Policy.read(rules)
                 return spread.open(
+                    owners,
                     stored,
                     capabilities,
                     limits,
                     journal=opened,
                     as_of=now.as_of or as_of,
-                    variant=variant,
                 )
 
         if post is None:

@@ -13,6 +13,7 @@ from visavis.errors import InputError
 if TYPE_CHECKING:
     from visavis.base import StoredBase
     from visavis.catalog import Catalog
+    from visavis.cluster import RayOwners
     from visavis.policy import Policy
     from visavis.serving import Serving
 
@@ -48,12 +49,15 @@ class Spread(NamedTuple):
         None: this process serves.
     workers, threads : int or None
     insecure : bool
+    variant : str or None
+        Wherever it is.
     """
 
     address: str | None
     workers: int | None
     threads: int | None
     insecure: bool
+    variant: str | None
 
     def check(self, processes: int) -> None:
         """Refuse what is for Ray without Ray, and with it what is not.
@@ -72,39 +76,47 @@ class Spread(NamedTuple):
         if self.insecure:
             raise InputError("is for --ray, which is not given", field="--insecure")
 
-    @property
-    def slots(self) -> int:
-        """How many threads of the gateway match at a time."""
-        processors = len(os.sched_getaffinity(0))
-        if self.address is None:
-            return self.threads or processors
-        return max(_WAITING_MIN, _WAITING * (self.workers or processors))
+    def owners(self) -> RayOwners | None:
+        """Connect to Ray, before anything else runs here; None where this process serves.
 
-    def open(
-        self,
-        stored: StoredBase,
-        catalog: Catalog,
-        policy: Policy,
-        *,
-        variant: str | None,
-        **options: Any,
-    ) -> Serving:
-        """Load and check everything, here or there; errors and options as of `Serving.open`."""
-        if self.address is None:
-            from visavis.serving import Serving
+        Ray begins processes, and sets what signals do: both want to be done before gRPC has
+        threads, and before signals are those of the server.
 
-            return Serving.open(
-                stored, catalog, policy, threads=self.threads, variant=variant, **options
-            )
+        Raises
+        ------
+        VisavisError
+        """
+        if self.address is None:
+            return None
         from visavis.cluster import RayOwners
-        from visavis.serving import ShardedServing
 
-        with named(address="--ray", workers="--ray-workers"):
-            owners = RayOwners(
+        with named(address="--ray", workers="--ray-workers", threads="--threads"):
+            return RayOwners(
                 address=self.address,
                 workers=self.workers,
                 threads=self.threads or 1,
-                variant=variant,
+                variant=self.variant,
                 insecure=self.insecure,
             )
-        return ShardedServing.across(owners, stored, catalog, policy, variant=variant, **options)
+
+    def slots(self, owners: RayOwners | None) -> int:
+        """How many threads of the gateway match at a time."""
+        if owners is None:
+            return self.threads or len(os.sched_getaffinity(0))
+        return max(_WAITING_MIN, _WAITING * owners.count * (self.threads or 1))
+
+    def open(
+        self,
+        owners: RayOwners | None,
+        stored: StoredBase,
+        catalog: Catalog,
+        policy: Policy,
+        **options: Any,
+    ) -> Serving:
+        """Load and check everything, here or there; errors and options as of `Serving.open`."""
+        from visavis.serving import Serving, ShardedServing
+
+        given, variant = (stored, catalog, policy), self.variant
+        if owners is None:
+            return Serving.open(*given, threads=self.threads, variant=variant, **options)
+        return ShardedServing.across(owners, *given, variant=variant, **options)

@@ -21,8 +21,8 @@ from visavis import __version__
 from visavis.cluster.connect import check_same_version, connected, import_ray
 from visavis.errors import InputError, VisavisError
 from visavis.kernel import CONTRACT_VERSION
-from visavis.serving.crew import LostError, Ticket
 from visavis.serving.owner import Owner
+from visavis.serving.seat import LostError, Ticket
 
 __all__ = ["RayOwners"]
 
@@ -60,7 +60,7 @@ class _Actor:
 
 
 class RayOwners:
-    """A transport to actors of a Ray cluster; see `visavis.serving.crew.Transport`.
+    """A transport to actors of a Ray cluster; see `visavis.serving.seat.Transport`.
 
     Parameters
     ----------

@@ -31,7 +31,8 @@ With customers elsewhere, all of the above is what each owner does for its shard
 
     sharded.py     ShardedServing: the same calls as Serving
     owner.py       Owner: shards that answer at the offset that is asked for
-    crew.py        Crew: owners that die and come back, over a Transport
+    crew.py        Crew: owners that die and come back
+    seat.py        Transport: where owners are; Seat: what is known of one
     asking.py      questions to one owner of each shard, and to the other where that dies
     tail.py        the last entries of the journal
     gathering.py   what shards answer, put together

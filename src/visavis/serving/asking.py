@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from visavis.errors import UnreachableError
-from visavis.serving.crew import Crew, LostError, Seat, Ticket, wanted_by
+from visavis.serving.crew import Crew, wanted_by
 from visavis.serving.owner import Missed, Question, Told, Want
+from visavis.serving.seat import LostError, Seat, Ticket
 from visavis.serving.version import ServingVersion
 
 __all__ = ["MovedError", "ask"]

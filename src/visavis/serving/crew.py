@@ -18,19 +18,17 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from visavis.errors import UnreachableError, VisavisError
 from visavis.serving.owner import Want, owners_of
+from visavis.serving.seat import LostError, Seat, Ticket, Transport
 from visavis.serving.tail import Delta
 from visavis.serving.version import ServingVersion
 
-__all__ = ["Crew", "LostError", "Seat", "Transport"]
-
-Ticket = Any
+__all__ = ["Crew", "wanted_by"]
 
 #: How often an owner is asked for a sign of life; it is told of the journal by the way.
 PING_S: Final = 0.5
@@ -49,95 +47,6 @@ LINGER_S: Final = 2.0
 
 #: How long a shard may be without any owner that has found room, before anything is served.
 PLACED_S: Final = 120.0
-
-
-class LostError(VisavisError):
-    """An owner died, or cannot be reached."""
-
-
-class Transport(Protocol):
-    """Where owners are."""
-
-    @property
-    def count(self) -> int:
-        """How many owners there are."""
-
-    def now(self) -> float:
-        """The time in seconds, as `time.monotonic`."""
-
-    def held(self, value: Any) -> Any:
-        """What to send in the place of a value that is sent to many."""
-
-    def replace(self, index: int) -> None:
-        """End the owner of a place, if there is one, and ask for another."""
-
-    def start(self, index: int, method: str, *args: Any) -> Ticket:
-        """Call a method of an `Owner`.
-
-        Raises
-        ------
-        LostError
-        """
-
-    def wait(self, tickets: Sequence[Ticket], timeout_s: float) -> Collection[Ticket]:
-        """Those calls that have ended, as soon as there is one; without any, let the time pass."""
-
-    def answer(self, ticket: Ticket) -> Any:
-        """What a call that has ended returned; errors of ours are returned, too.
-
-        Raises
-        ------
-        LostError
-        """
-
-    def close(self) -> None:
-        """End all owners."""
-
-
-@dataclass(eq=False, slots=True)
-class Seat:
-    """A place for an owner, and what is known of who has it now.
-
-    Attributes
-    ----------
-    index : int
-    generation : int
-        How often it was taken.
-    loaded : dict of ServingVersion to int
-        Versions that it answers for, and the offset that it is known to be at.
-    in_flight : int
-        Calls that are open.
-    heard_at : float or None
-        When it gave the last sign of life.
-    is_silent : bool
-        It has not answered for a while.
-    is_lost : bool
-    """
-
-    index: int
-    generation: int = 0
-    loaded: dict[ServingVersion, int] = field(default_factory=dict)
-    in_flight: int = 0
-    heard_at: float | None = None
-    is_silent: bool = False
-    is_lost: bool = True
-    loading: dict[ServingVersion, Ticket | None] = field(default_factory=dict)
-    failures: dict[ServingVersion, VisavisError] = field(default_factory=dict)
-    ping: Ticket | None = None
-    ping_at: float = 0.0
-    retry_at: float = 0.0
-    failed_starts: int = 0
-
-    def begin(self) -> None:
-        """Somebody new sits here."""
-        self.generation += 1
-        self.loaded, self.loading, self.failures = {}, {}, {}
-        self.in_flight, self.heard_at, self.ping = 0, None, None
-        self.is_silent = self.is_lost = False
-
-    def heard(self, now: float) -> None:
-        """It gave a sign of life."""
-        self.heard_at, self.is_silent = now, False
 
 
 class _Errand(NamedTuple):
@@ -323,8 +232,16 @@ class Crew:
                 except LostError:
                     self._lose(seat)
         # The journal is read while others go on.
-        for errand in errands:
-            self._run(errand)
+        while errands:
+            try:
+                self._run(errands[0])
+            except BaseException:
+                # What was not begun is begun by whoever tends next.
+                for left in errands:
+                    if left.key is not None:
+                        left.seat.loading.pop(left.key, None)
+                raise
+            del errands[0]
 
     def _end_strays(self) -> None:
         if not self._strays:
@@ -369,7 +286,8 @@ class Crew:
         if seat.ping in ended:
             answer, seat.ping = self.transport.answer(seat.ping), None
             seat.heard(now)
-            for key, offset in answer.items():
+            known = {} if isinstance(answer, VisavisError) else answer
+            for key, offset in known.items():
                 if key in seat.loaded:
                     seat.loaded[key] = max(offset, seat.loaded[key])
         elif seat.ping is not None and seat.heard_at is not None:
@@ -416,12 +334,7 @@ class Crew:
 
     def _run(self, errand: _Errand) -> None:
         seat, key = errand.seat, errand.key
-        try:
-            args = self._news(seat) if key is None else self._to_load(key)
-        except BaseException:
-            if key is not None:
-                seat.loading.pop(key, None)
-            raise
+        args = self._news(seat) if key is None else self._to_load(key)
         with self.lock:
             if seat.generation != errand.generation or seat.is_lost:
                 return

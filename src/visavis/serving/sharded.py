@@ -38,7 +38,7 @@ from visavis.serving.answer import Answer
 from visavis.serving.asking import MovedError, ask
 from visavis.serving.audience import Audience
 from visavis.serving.context import Context
-from visavis.serving.crew import PING_S, Crew, Transport
+from visavis.serving.crew import PING_S, Crew
 from visavis.serving.customers import Customers
 from visavis.serving.doors import (
     Expected,
@@ -51,6 +51,7 @@ from visavis.serving.doors import (
 from visavis.serving.gathering import Rows, answer_of, audience_of
 from visavis.serving.owner import Question, Source
 from visavis.serving.profiles import Profiles
+from visavis.serving.seat import Transport
 from visavis.serving.serving import Explained, Serving
 from visavis.serving.tail import Delta, Tail
 from visavis.serving.touched import State
