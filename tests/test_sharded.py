@@ -10,6 +10,7 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -39,7 +40,7 @@ from visavis.errors import (
 from visavis.gateway.errors import fault_of
 from visavis.journal import Journal
 from visavis.policy import Exclusions, Policy
-from visavis.serving import Context, Profiles, Serving, ShardedServing
+from visavis.serving import Context, Overrides, Profiles, Serving, ShardedServing
 from visavis.serving.asking import LOSSES_MAX, PATIENCE_S
 from visavis.serving.crew import GONE_S, LINGER_S, PING_S, SILENT_S
 from visavis.serving.owner import Missed, Owner, Question, Source, Told, Want, owners_of, shards_of
@@ -240,8 +241,11 @@ def test_audiences_explanations_and_profiles_are_those_of_one_process(
         plain.refresh()
         for asked in [*(each["id"] for each in world.offers[:3]), draft]:
             for k in (1, 99):
-                found = sharded.find_audience(asked, k=k, reach=True)
-                meant = plain.find_audience(asked, k=k, reach=True)
+                found = sharded.find_audience(asked, k=k, reach=True, reasons=2)
+                meant = plain.find_audience(asked, k=k, reach=True, reasons=2)
+                assert [each.tolist() for each in found.reasons or ()] == [
+                    each.tolist() for each in meant.reasons or ()
+                ]
                 assert found.name == meant.name
                 assert found.customer_ids == meant.customer_ids
                 for name in ("propensity", "expected_value", "control"):
@@ -260,6 +264,29 @@ def test_audiences_explanations_and_profiles_are_those_of_one_process(
         assert_same(
             sharded.match_profiles(profiles, context, reasons=2),
             plain.match_profiles(profiles, context, reasons=2),
+        )
+        # Attributes that say nothing of objections: the owners of the ids know.
+        silent = replace(profiles, attributes=None)
+        assert_same(sharded.match_profiles(silent), plain.match_profiles(silent))
+        alone = replace(
+            silent,
+            indicators=world.base.indicators[:1],
+            facts=None,
+            customer_ids=world.base.customer_ids.to_pylist()[:1],
+        )
+        assert_same(sharded.match_profiles(alone), plain.match_profiles(alone))
+        name = world.offers[0]["id"]
+        assert sharded.explain_profile(alone, name) == plain.explain_profile(alone, name)
+        count = len(world.customers)
+        overrides = Overrides(
+            indicator_names=world.indicator_names[:1],
+            values=rng.normal(size=(count, 1)).astype(np.float32),
+            is_given=rng.random((count, 1)) < 0.5,
+            attributes=pa.table({"age": pa.array([None, 40] * count, pa.int32())[:count]}),
+        )
+        assert_same(
+            sharded.match(world.customers, context, reasons=1, overrides=overrides),
+            plain.match(world.customers, context, reasons=1, overrides=overrides),
         )
 
 
@@ -748,8 +775,8 @@ def test_requests_are_refused_as_by_one_process(
         (NotFoundError, lambda each: each.explain("c01", "k99")),
         (NotFoundError, lambda each: each.find_audience("k99", k=1)),
         (LimitError, lambda each: each.find_audience("k01", k=100_001)),
-        (InputError, lambda each: each.find_audience("k01", Context(as_of="2026-03-02"), k=1)),
-        (InputError, lambda each: each.find_audience({"id": "k01"}, k=1)),
+        (InputError, lambda each: each.find_audience("k01", Context(attributes={"age": 3}), k=1)),
+        (InputError, lambda each: each.find_audience({"id": "new", "rule": "age >"}, k=1)),
     ]
     with world.serving() as plain:
         for kind, ask in wrong:

@@ -66,15 +66,19 @@ class Crew:
     delta_of : callable
         Given a version and an offset, what the journal says beyond it up to another; None: up to
         the newest.
+    objecting : callable
+        Given an offset, who objected up to it, as the journal has it.
     """
 
     def __init__(
         self,
         transport: Transport,
         delta_of: Callable[[ServingVersion, int, int | None], Delta | None],
+        objecting: Callable[[int], frozenset[bytes]],
     ) -> None:
         self.transport = transport
         self.delta_of = delta_of
+        self._objecting = objecting
         self.lock = threading.RLock()
         self.seats = [Seat(index) for index in range(transport.count)]
         self._wanted: dict[ServingVersion, tuple[Any, int]] = {}
@@ -341,7 +345,7 @@ class Crew:
             try:
                 if key is None:
                     seat.ping = self.transport.start(seat.index, "hear", *args)
-                elif key in self._wanted:
+                elif args and key in self._wanted:
                     seat.loading[key] = self.transport.start(seat.index, "load", *args)
                 else:
                     del seat.loading[key]
@@ -349,8 +353,12 @@ class Crew:
                 self._lose(seat)
 
     def _to_load(self, key: ServingVersion) -> tuple[Any, ...]:
-        source, base_offset = self._wanted.get(key, (None, 0))
-        return key, source, None if source is None else self.delta_of(key, base_offset, None)
+        wanted = self._wanted.get(key)
+        if wanted is None:
+            return ()
+        source, base_offset = wanted
+        objecting = self._objecting(base_offset)
+        return key, source, self.delta_of(key, base_offset, None), objecting
 
     def _news(self, seat: Seat) -> tuple[list[Want]]:
         with self.lock:

@@ -118,6 +118,7 @@ def audience_of(found: Sequence[Audience], k: int) -> Audience:
     # which is that of their bytes in UTF-8.
     best = sorted(range(len(ids)), key=lambda place: (-expected_value[place], ids[place]))[:k]
     chosen = np.array(best, dtype=np.int64)
+    reasons = [each.reasons for each in found]
     reaches = [each.reach for each in found if each.reach is not None]
     return replace(
         found[0],
@@ -127,4 +128,5 @@ def audience_of(found: Sequence[Audience], k: int) -> Audience:
         control=np.concatenate([each.control for each in found])[chosen],
         possible_count=sum(each.possible_count for each in found),
         reach=sum(reaches) if reaches else None,
+        reasons=_reasons(reasons, chosen),
     )

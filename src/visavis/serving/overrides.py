@@ -51,6 +51,16 @@ class Overrides:
     is_given: npt.ArrayLike | None = None
     attributes: pa.Table | None = None
 
+    def take(self, places: Int64) -> Overrides:
+        """Those of some customers, of overrides that fit."""
+        taken = pa.array(places)
+        return Overrides(
+            indicator_names=self.indicator_names,
+            values=None if self.values is None else np.asarray(self.values)[places],
+            is_given=None if self.is_given is None else np.asarray(self.is_given)[places],
+            attributes=None if self.attributes is None else self.attributes.take(taken),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class OfRows:

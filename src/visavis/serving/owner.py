@@ -185,7 +185,13 @@ class Owner:
         self._held: dict[ServingVersion, _Held] = {}
         self._serving: Serving | None = None
 
-    def load(self, key: ServingVersion, source: Source, delta: Delta | None) -> int:
+    def load(
+        self,
+        key: ServingVersion,
+        source: Source,
+        delta: Delta | None,
+        objecting: frozenset[bytes] = frozenset(),
+    ) -> int:
         """Load and check a version, beside those that are there.
 
         Parameters
@@ -194,6 +200,8 @@ class Owner:
         source : Source
         delta : Delta or None
             What the journal says beyond the base.
+        objecting : frozenset of bytes
+            Who objected up to there, in the base or not.
 
         Returns
         -------
@@ -222,7 +230,7 @@ class Owner:
         for shard in self._shards:
             customers = opened(range(shard, stored.part_count, self._count))
             version = whole.beside(customers, history_bytes=self._history_bytes)
-            states[shard] = State.first(version, stored.manifest.journal_offset)
+            states[shard] = State.first(version, stored.manifest.journal_offset, objecting)
         held = _Held(states, stored.manifest.journal_offset)
         if delta is not None:
             held.advance(delta)
@@ -289,8 +297,18 @@ def _explain(serving: Serving, *args: Any, **options: Any) -> Explained:
     return serving.explain(*args, **options)
 
 
+def _explain_profile(serving: Serving, *args: Any, **options: Any) -> Explained:
+    return serving.explain_profile(*args, **options)
+
+
 def _find_audience(serving: Serving, *args: Any, **options: Any) -> Audience:
     return serving.find_audience(*args, **options)
+
+
+def _objecting(serving: Serving, customer_ids: Sequence[str]) -> list[bool]:
+    """Who of some objected, as the shard's base or the journal has it."""
+    found: list[bool] = serving.state.objections_of(customer_ids).tolist()
+    return found
 
 
 def _unknown(serving: Serving, customer_ids: Sequence[str]) -> list[str]:
@@ -315,6 +333,8 @@ METHODS: Final[Mapping[str, Callable[..., Any]]] = {
     "match": _match,
     "match_profiles": _match_profiles,
     "explain": _explain,
+    "explain_profile": _explain_profile,
+    "objecting": _objecting,
     "find_audience": _find_audience,
     "unknown": _unknown,
     "misfits": _misfits,

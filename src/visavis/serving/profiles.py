@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -54,6 +54,26 @@ class Profiles:
     attributes: pa.Table | None = None
     facts: pa.Table | None = None
     customer_ids: Sequence[str] | None = None
+
+    def objecting(self, has_objected: npt.NDArray[np.bool_]) -> Profiles:
+        """The same where some are known to have objected; what does not fit stays as it is."""
+        table = self.attributes
+        if not has_objected.any():
+            return self
+        said = pa.array(has_objected)
+        if table is None:
+            return replace(self, attributes=pa.table({OBJECTED: said}))
+        if not isinstance(table, pa.Table) or table.num_rows != len(said):
+            return self
+        count = table.column_names.count(OBJECTED)
+        if not count:
+            return replace(self, attributes=table.append_column(OBJECTED, said))
+        known = table.column(table.column_names.index(OBJECTED))
+        if count > 1 or not pa.types.is_boolean(known.type):
+            return self
+        at = table.column_names.index(OBJECTED)
+        # Null stays null, and is refused.
+        return replace(self, attributes=table.set_column(at, OBJECTED, pc.or_(known, said)))
 
 
 class Checked(NamedTuple):

@@ -45,10 +45,12 @@ from visavis.serving.doors import (
     check_expected,
     check_ids,
     check_reaches,
+    check_reasons,
     chosen_beside,
     state_of,
 )
 from visavis.serving.gathering import Rows, answer_of, audience_of
+from visavis.serving.overrides import OfRows, Overrides
 from visavis.serving.owner import Question, Source
 from visavis.serving.profiles import Profiles
 from visavis.serving.seat import Transport
@@ -86,7 +88,7 @@ class ShardedServing(Serving):
     ) -> None:
         super().__init__(state, journal, 1, remake)
         self._tail = None if journal is None else Tail(journal)
-        self._crew = Crew(transport, self._delta)
+        self._crew = Crew(transport, self._delta, self._objecting_before)
         self._count = transport.count
         self._stopped = threading.Event()
         self._tending = threading.Thread(target=self._tend, name="visavis-crew", daemon=True)
@@ -148,16 +150,28 @@ class ShardedServing(Serving):
         reasons: int | None = None,
         distinctive: bool = False,
         wording: bool = False,
+        overrides: Overrides | None = None,
     ) -> Answer:
         """See `Serving.match`."""
         check_ids(customer_ids)
-        options = {"reasons": reasons, "distinctive": distinctive, "wording": wording}
+        options: dict[str, Any] = {
+            "reasons": reasons,
+            "distinctive": distinctive,
+            "wording": wording,
+        }
 
         def asked(state: State) -> tuple[tuple[Answer, list[Int64]], list[Question]]:
             nobody = self._nobody(context, options, state)
+            if overrides is not None:
+                OfRows.of(state.version, overrides, len(customer_ids))
             by_shard = self._by_shard(customer_ids, state)
             questions = [
-                Question(shard, "match", ([customer_ids[i] for i in at], context), options)
+                Question(
+                    shard,
+                    "match",
+                    ([customer_ids[i] for i in at], context),
+                    options if overrides is None else options | {"overrides": overrides.take(at)},
+                )
                 for shard, at in by_shard.items()
             ]
             return (nobody, list(by_shard.values())), questions
@@ -178,8 +192,9 @@ class ShardedServing(Serving):
         options = {"reasons": reasons, "distinctive": distinctive}
 
         def asked(state: State) -> tuple[Answer, list[Question]]:
-            question = Question(None, "match_profiles", (profiles, context), options)
-            return self._nobody(context, options, state), [question]
+            nobody = self._nobody(context, options, state)
+            known, shard = self._with_objections(profiles, state)
+            return nobody, [Question(shard, "match_profiles", (known, context), options)]
 
         nobody, (answer,) = self._ask(asked)
         rows: Rows = _good(answer)
@@ -201,6 +216,18 @@ class ShardedServing(Serving):
         explained: Explained = _good(self._ask(asked)[1][0])
         return explained
 
+    def explain_profile(
+        self, profile: Profiles, capability_id: str, context: Context | None = None
+    ) -> Explained:
+        """See `Serving.explain_profile`."""
+
+        def asked(state: State) -> tuple[None, list[Question]]:
+            known, shard = self._with_objections(profile, state)
+            return None, [Question(shard, "explain_profile", (known, capability_id, context))]
+
+        explained: Explained = _good(self._ask(asked)[1][0])
+        return explained
+
     def find_audience(
         self,
         capability: str | Mapping[str, object],
@@ -208,9 +235,11 @@ class ShardedServing(Serving):
         *,
         k: int,
         reach: bool = False,
+        reasons: int | None = None,
     ) -> Audience:
         """See `Serving.find_audience`; every shard is asked."""
-        options = {"k": k, "reach": reach}
+        check_reasons(reasons)
+        options = {"k": k, "reach": reach, "reasons": reasons}
         questions = self._everywhere("find_audience", (capability, context), options)
         _, found = self._ask(lambda _: (None, questions))
         return audience_of([_good(each) for each in found], k)
@@ -220,10 +249,10 @@ class ShardedServing(Serving):
         ends = self._ends()
         for _ in range(_MOVES_MAX):
             state = self._current()
-            # What is wrong with the request is said before anybody is asked.
-            said, questions = asked(state)
             key = _key(state.version)
             with self._crew.using(key, state.offset), suppress(MovedError):
+                # What is wrong with the request is said before anybody is asked.
+                said, questions = asked(state)
                 return said, ask(self._crew, key, state.offset, questions, ends)
             self.refresh()
         raise UnreachableError(_MOVES)
@@ -242,6 +271,24 @@ class ShardedServing(Serving):
     def _ends(self) -> float:
         """Until when to wait, by the clock of the transport."""
         return self._crew.transport.now() + ends_at() - time.monotonic()
+
+    def _with_objections(self, given: Profiles, state: State) -> tuple[Profiles, int | None]:
+        """Profiles with what the owners of their ids know of objections; and whom to ask."""
+        ids = getattr(given, "customer_ids", None)
+        if ids is None or isinstance(ids, (str, bytes)) or not all(map(_is_id, ids)):
+            # Nobody is looked up, or whoever is asked says what is wrong.
+            return given, None
+        by_shard = self._by_shard(ids, state)
+        if len(by_shard) == 1:
+            return given, next(iter(by_shard))
+        questions = [
+            Question(shard, "objecting", ([ids[i] for i in at],)) for shard, at in by_shard.items()
+        ]
+        found = ask(self._crew, _key(state.version), state.offset, questions, self._ends())
+        has_objected = np.zeros(len(ids), dtype=np.bool_)
+        for at, said in zip(by_shard.values(), found, strict=True):
+            has_objected[at] = _good(said)
+        return given.objecting(has_objected), None
 
     def _nobody(self, context: Context | None, options: Mapping[str, Any], state: State) -> Answer:
         """The answer about no customer, from the code that answers about all."""
@@ -338,6 +385,9 @@ class ShardedServing(Serving):
             return None
         return self._tail.delta(after, self._journal.offset if through is None else through)
 
+    def _objecting_before(self, offset: int) -> frozenset[bytes]:
+        return frozenset() if self._journal is None else self._journal.objecting(through=offset)
+
     def tend(self) -> None:
         """Look after the owners; who has nothing to do hears of the journal, too.
 
@@ -363,6 +413,13 @@ def _good(answer: Any) -> Any:
     if isinstance(answer, VisavisError):
         raise answer
     return answer
+
+
+def _is_id(given: object) -> bool:
+    try:
+        return isinstance(given, str) and bool(given.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _heads(customer_ids: Sequence[str]) -> npt.NDArray[np.uint64]:
