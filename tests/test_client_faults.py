@@ -611,11 +611,13 @@ def test_overrides_travel_row_by_row() -> None:
     table = pa.table({"spend": [1.5, None, 3.0], "age": [None, 4, 5], "name": ["x", None, "z"]})
     overrides = Overrides.of(table, info, 3).message(1, 3)
     assert isinstance(overrides, profile_pb2.OverrideColumns)
-    values, given = incoming.indicator_matrix(
-        overrides.indicators, ("days", "spend"), 2, field="x", is_complete=False
+    names, values, given = incoming.indicator_cells(
+        overrides.indicators, ("days", "spend"), 2, field="x"
     )
-    assert values.tolist() == [[0.0, 0.0], [0.0, 3.0]]
-    assert given.tolist() == [[False, False], [False, True]]
+    at = list(names).index("spend")
+    assert values[:, at].tolist() == [0.0, 3.0]
+    assert given[:, at].tolist() == [False, True]
+    assert not given[:, [each for each in range(len(names)) if each != at]].any()
     schema = pa.schema({"age": pa.int64(), "name": pa.string()})
     columns = [
         incoming.attribute_column(each, schema, 2, field="x").to_pylist()

@@ -50,7 +50,7 @@ def dense_eligibility(planes: np.ndarray, plane_index: np.ndarray) -> np.ndarray
     return np.where(plane_index[None, :] < 0, True, bits[:, np.maximum(plane_index, 0)])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_match_of_the_demo_has_the_bits_of_the_oracle(done: demo.DemoRun) -> None:
     engine = done.matches.engine
     catalog, policy = engine.catalog, engine.policy
@@ -86,6 +86,7 @@ def test_the_match_of_the_demo_has_the_bits_of_the_oracle(done: demo.DemoRun) ->
     assert_same_match(done.matches.result, MatchResult(**whole, stats={}, nanoseconds={}))
 
 
+@pytest.mark.long
 def test_every_customers_own_five_reach_the_untuned_score(done: demo.DemoRun) -> None:
     declared = done.summary["held_out"]["own_five_declared"]
     assert declared["contact_count"] == 5 * done.summary["matched_customer_count"]
@@ -94,12 +95,14 @@ def test_every_customers_own_five_reach_the_untuned_score(done: demo.DemoRun) ->
     assert declared["hit_rate"] > same_five["hit_rate"]["value"]
 
 
+@pytest.mark.long
 def test_learned_weights_rank_better_than_declared_ones(done: demo.DemoRun) -> None:
     held_out = done.summary["held_out"]
     assert held_out["own_five"]["hit_rate"] >= 0.475
     assert held_out["own_five_by_value"]["spend_share"] >= 0.155
 
 
+@pytest.mark.long
 def test_learned_propensities_mean_what_they_say(done: demo.DemoRun) -> None:
     calibration = done.comparison.calibration
     assert len(calibration["bins"]) == 20
@@ -109,6 +112,7 @@ def test_learned_propensities_mean_what_they_say(done: demo.DemoRun) -> None:
     assert calibration["log_loss"] < calibration["untuned_log_loss"]
 
 
+@pytest.mark.long
 def test_one_to_one_beats_campaigns_with_as_many_contacts_under_the_policy(
     done: demo.DemoRun,
 ) -> None:
@@ -120,11 +124,13 @@ def test_one_to_one_beats_campaigns_with_as_many_contacts_under_the_policy(
         assert difference["hit_rate"]["low"] > 0.0
 
 
+@pytest.mark.long
 def test_the_digest_names_the_opportunities_that_were_written(done: demo.DemoRun) -> None:
     written = pq.read_table(done.folder / "opportunities.parquet")
     assert canonical_digest(written) == done.summary["digests"]["opportunities"]
 
 
+@pytest.mark.long
 def test_the_catalog_is_every_bought_product_on_two_channels(done: demo.DemoRun) -> None:
     catalog = done.matches.engine.catalog
     products, channels = set(catalog.products), set(catalog.channels)
@@ -133,12 +139,14 @@ def test_the_catalog_is_every_bought_product_on_two_channels(done: demo.DemoRun)
     assert len(set(catalog.cost.tolist())) == len(channels) == 2
 
 
+@pytest.mark.long
 def test_every_pair_is_accounted_for(done: demo.DemoRun) -> None:
     stats = done.matches.stats
     counted = stats["skipped_by_rule"] + stats["skipped_by_bound"] + stats["screened"]
     assert counted == done.summary["pair_count"]
 
 
+@pytest.mark.long
 def test_what_is_written_is_what_was_found(done: demo.DemoRun) -> None:
     written = json.loads((done.folder / "run.json").read_text(encoding="utf-8"))
     assert written == done.summary
@@ -153,6 +161,7 @@ def test_what_is_written_is_what_was_found(done: demo.DemoRun) -> None:
     assert Catalog.read(done.folder / "catalog.parquet").digest() == written["digests"]["catalog"]
 
 
+@pytest.mark.long
 def test_rules_consent_and_limits_hold_for_every_opportunity(done: demo.DemoRun) -> None:
     engine = done.matches.engine
     catalog = engine.catalog
@@ -181,6 +190,7 @@ def test_rules_consent_and_limits_hold_for_every_opportunity(done: demo.DemoRun)
         assert max(map(families.count, families)) <= 3
 
 
+@pytest.mark.long
 def test_cool_downs_and_seasons_close_pairs(done: demo.DemoRun) -> None:
     engine = done.matches.engine
     eligible = dense_eligibility(*engine.eligibility)
@@ -197,6 +207,7 @@ def test_cool_downs_and_seasons_close_pairs(done: demo.DemoRun) -> None:
     assert not eligible[:, np.array(closed)].any()
 
 
+@pytest.mark.long
 def test_alcohol_is_behind_its_rule(done: demo.DemoRun) -> None:
     catalog = done.matches.engine.catalog
     categories = [
@@ -212,6 +223,7 @@ def test_alcohol_is_behind_its_rule(done: demo.DemoRun) -> None:
             assert rule == "age_from >= 25"
 
 
+@pytest.mark.long
 def test_a_control_group_is_marked_and_everybody_else_is_not(done: demo.DemoRun) -> None:
     marks = done.table["control"].to_numpy()
     assert 0.02 < marks.mean() < 0.08

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -226,11 +226,19 @@ async def until(client: Client, job_id: str, holds: Callable[[Any], bool]) -> An
 
 
 def children() -> list[int]:
-    """The processes that this one has started and that are not gone."""
-    said = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    """The processes that compute a job for this one; others may have other children of it."""
+    said = set()
     for task in Path("/proc/self/task").iterdir():
-        said += (task / "children").read_text().split()
-    return sorted({int(each) for each in said})
+        with suppress(FileNotFoundError):
+            said.update((task / "children").read_text().split())
+    return sorted(int(each) for each in said if _computes(each))
+
+
+def _computes(pid: str) -> bool:
+    try:
+        return b"visavis.gateway.job_process" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return False
 
 
 def part_files(world: World, job_id: str) -> dict[str, int]:
