@@ -85,7 +85,9 @@ async def check_every_way(client: Client, ids: Sequence[str], expected: Expected
 
     async def sent() -> AsyncIterator[Any]:
         for at, asked in frames.items():
-            encoding = opportunity_pb2.ENCODING_ARROW if at % 2 else opportunity_pb2.ENCODING_COLUMNS
+            encoding = (
+                opportunity_pb2.ENCODING_ARROW if at % 2 else opportunity_pb2.ENCODING_COLUMNS
+            )
             match = batch_request(asked, reason_count=3, encoding=encoding)
             yield match_service_pb2.StreamMatchesRequest(frame_id=at, match=match)
 
