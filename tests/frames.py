@@ -223,8 +223,15 @@ def spoiled(draw: st.DrawFn, content: bytes) -> bytes:
             return (content + horror)[: MESSAGE_BYTES_MAX - 1]
 
 
+class Sequence(list[bytes]):
+    """What is sent one after the other; told in short, for it may be megabytes."""
+
+    def __repr__(self) -> str:
+        return f"Sequence({[content[:200] for content in self]})"
+
+
 @st.composite
-def sequences(draw: st.DrawFn, method: str, count: int) -> list[bytes]:
+def sequences(draw: st.DrawFn, method: str, count: int) -> Sequence:
     """A message and ways to spoil it, `count` in all."""
     content = draw(messages(method))
-    return [content, *(draw(spoiled(content)) for _ in range(count - 1))]
+    return Sequence([content, *(draw(spoiled(content)) for _ in range(count - 1))])

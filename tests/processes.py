@@ -20,10 +20,15 @@ POLICY = (
 class Process:
     """One that serves."""
 
-    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+    def __init__(self, process: subprocess.Popen[str], port: int, log: Path) -> None:
         self.process = process
         self.port = port
+        self._log = log
         self.address = f"127.0.0.1:{port}"
+
+    def log(self) -> str:
+        """What it wrote to standard error; gRPC writes there what others sent, too."""
+        return self._log.read_text(errors="replace")
 
     def anonymous_bytes(self) -> int:
         """What it holds that is no mapped file."""
@@ -73,7 +78,7 @@ def process_of(world: World, *options: str, port: int = 0) -> Iterator[Process]:
             assert it.stdout is not None
             line = it.stdout.readline()
             assert line, (folder / "log").read_text()
-            yield Process(it, int(json.loads(line)["port"]))
+            yield Process(it, int(json.loads(line)["port"]), folder / "log")
         finally:
             if it.poll() is None:
                 it.send_signal(signal.SIGTERM)
