@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import selectors
 import socket
 import struct
@@ -95,6 +96,11 @@ def until_input_ends() -> Stopped:
     return ended.is_set
 
 
+def tell(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def held_open(port: int, stopped: Stopped, contents: tuple[bytes, ...]) -> dict[str, Any]:
     """A thousand sockets, each opened again as soon as the server closes it."""
     lasted: list[float] = []
@@ -110,7 +116,7 @@ def held_open(port: int, stopped: Stopped, contents: tuple[bytes, ...]) -> dict[
         for number in range(1_000):
             opened(number)
             time.sleep(0.004)
-        print("begun", flush=True)
+        tell("begun")
         while not stopped():
             for key, _ in waiting.select(0.1):
                 number, since = key.data
@@ -159,7 +165,7 @@ def stalled(port: int, stopped: Stopped) -> dict[str, Any]:
                 one.sendall(message(stream, ids.SerializeToString(), END_STREAM))
         one.setblocking(False)
         sockets.append(one)
-    print("begun", flush=True)
+    tell("begun")
     while not stopped():
         time.sleep(0.05)
         for one in sockets:
@@ -176,7 +182,7 @@ def resets(port: int, stopped: Stopped) -> dict[str, Any]:
     """Streams that are opened and given up at once, as fast as the server takes them."""
     ids = batch_request(IDS).SerializeToString()
     count = connections = 0
-    print("begun", flush=True)
+    tell("begun")
     while not stopped():
         connections += 1
         with socket.create_connection(("127.0.0.1", port)) as one:
@@ -211,7 +217,7 @@ def large(port: int, stopped: Stopped) -> dict[str, Any]:
     options = [("grpc.max_send_message_length", -1), ("grpc.max_metadata_size", 1 << 20)]
     content, codes = bytes(64 * 2**20), set()
     metadata = (("x-long", "y" * 100_000),)
-    print("begun", flush=True)
+    tell("begun")
     count = 0
     while not stopped():
         with grpc.insecure_channel(f"127.0.0.1:{port}", options) as channel:
@@ -228,7 +234,7 @@ def large(port: int, stopped: Stopped) -> dict[str, Any]:
 def garbage(port: int, stopped: Stopped) -> dict[str, Any]:
     """Frames of HTTP/2 made at random behind a right beginning."""
     count = 0
-    print("begun", flush=True)
+    tell("begun")
     while not stopped():
         with socket.create_connection(("127.0.0.1", port)) as one:
             one.settimeout(1.0)
@@ -245,8 +251,6 @@ def garbage(port: int, stopped: Stopped) -> dict[str, Any]:
 
 
 def random_frames(seed: int) -> Iterator[bytes]:
-    import random
-
     rng = random.Random(seed)
     for _ in range(rng.randrange(1, 12)):
         kind, flags = rng.randrange(12), rng.choice((0, 1, 4, 5, 8, 32, 255))
@@ -261,4 +265,4 @@ ATTACKS = {each.__name__: each for each in (silent, begun_calls, stalled, resets
 if __name__ == "__main__":
     os.nice(19)  # what they burn themselves is not what they do to others
     name, port = sys.argv[1:]
-    print(json.dumps(ATTACKS[name](int(port), until_input_ends())), flush=True)
+    tell(json.dumps(ATTACKS[name](int(port), until_input_ends())))

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import worlds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gateways
+import worlds
 from gateways import AS_OF, INDICATORS, Client, served
 from parity import Expected, check_every_way
 from test_overlay import Group, groups

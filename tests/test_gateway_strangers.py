@@ -53,7 +53,8 @@ async def asked(client: Client, method: str, metadata: Any = ()) -> None:
 
 
 def openssl(*command: str | Path) -> None:
-    subprocess.run(["openssl", *map(str, command)], check=True, capture_output=True)
+    program = shutil.which("openssl") or "openssl"
+    subprocess.run([program, *map(str, command)], check=True, capture_output=True)
 
 
 class Authority:
@@ -75,7 +76,8 @@ class Authority:
                 "-subj", f"/CN={name}", "-keyout", key, "-out", request)  # fmt: skip
         extra.write_text("subjectAltName=IP:127.0.0.1\n")
         openssl("x509", "-req", "-in", request, "-CA", self.certificate, "-CAkey", self._key,
-                "-CAcreateserial", "-extfile", extra, "-out", certificate, "-days", str(days))  # fmt: skip
+                "-CAcreateserial", "-extfile", extra, "-out", certificate,
+                "-days", str(days))  # fmt: skip
         return certificate, key
 
 

@@ -144,7 +144,7 @@ async def under_load(client: Client, versions: Versions, count: int) -> None:
             await swapped(client, versions, count)
         finally:
             stopped.set()
-    print(f"{count} swaps under {calls[0]} calls of {len(seen)} versions: none failed")
+    print(f"{count} swaps under {calls[0]} calls of {len(seen)} versions: none failed")  # noqa: T201
     assert calls[0] >= count
     assert len(seen) > 1
 
