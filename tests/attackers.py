@@ -62,16 +62,11 @@ def message(stream: int, content: bytes, flags: int = 0) -> bytes:
     return frame(DATA, flags, stream, b"\0" + struct.pack(">I", len(content)) + content)
 
 
-#: What is said at most of a beginning that never ends, on each socket.
-HALVES = (
-    b"",
-    PREFACE[:10],
-    PREFACE,
-    PREFACE + settings()[:5],
-    b"GET / HTTP/1.1\r\nHost: gateway\r\n",
-    b"\x16\x03\x01\x02\x00\x01\x00",
-    os.urandom(64),
-)
+#: Beginnings that never go on: all that is said on such a socket.
+SILENT = (b"", PREFACE[:10], PREFACE, PREFACE + settings()[:5])
+
+#: What is no HTTP/2, and closed at once.
+FOREIGN = (b"GET / HTTP/1.1\r\nHost: gateway\r\n", b"\x16\x03\x01\x02\x00\x01\x00", bytes(64))
 
 #: Beginnings of calls that never go on: gRPC takes them for slow clients.
 CALLS = (
@@ -137,7 +132,7 @@ def held_open(port: int, stopped: Stopped, contents: tuple[bytes, ...]) -> dict[
 
 
 def silent(port: int, stopped: Stopped) -> dict[str, Any]:
-    return held_open(port, stopped, HALVES)
+    return held_open(port, stopped, SILENT)
 
 
 def begun_calls(port: int, stopped: Stopped) -> dict[str, Any]:
@@ -146,7 +141,7 @@ def begun_calls(port: int, stopped: Stopped) -> dict[str, Any]:
 
 def stalled(port: int, stopped: Stopped) -> dict[str, Any]:
     """Streams and batches whose answers nobody has room for; pings are answered."""
-    ids = batch_request(IDS * 40, reason_count=3)
+    ids = batch_request(IDS * 10, reason_count=3)
     framed = [
         match_service_pb2.StreamMatchesRequest(frame_id=number, match=ids).SerializeToString()
         for number in range(8)
@@ -165,6 +160,8 @@ def stalled(port: int, stopped: Stopped) -> dict[str, Any]:
                 one.sendall(message(stream, ids.SerializeToString(), END_STREAM))
         one.setblocking(False)
         sockets.append(one)
+    # What was asked for is computed first: what is to be felt is that nobody reads it.
+    time.sleep(3.0)
     tell("begun")
     while not stopped():
         time.sleep(0.05)

@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 import pytest
 
-from attackers import ATTACKS, HALVES
+from attackers import ATTACKS, FOREIGN, SILENT
 from gateways import IDS, World
 from parity import Expected
 from processes import Process, process_of, write_sources
@@ -109,10 +109,11 @@ def test_a_neighbour_hardly_feels_an_attack(world: World, name: str) -> None:
                 most = max(most, served.anonymous_bytes() - held)
         wait_for_sockets(served, sockets)
         before, beneath = statistics.median(quiet), statistics.median(loud)
-        print(
+        said = (
             f"{name}: p99 {1e3 * before:.1f} ms alone, {1e3 * beneath:.1f} ms beneath "
             f"({beneath / before:.2f} times); {most / 2**20:.0f} MiB more at most; {attack.seen}"
         )
+        print(said)  # noqa: T201
         assert beneath <= RATIO_MAX * before + HICCUP_S
         assert most <= HELD_BYTES_MAX
         if name == "silent":
@@ -135,12 +136,12 @@ def test_what_never_begins_is_closed_in_five_seconds(world: World) -> None:
     with process_of(world) as served:
         began = time.monotonic()
         sockets = []
-        for content in HALVES:
+        for content in SILENT + FOREIGN:
             one = socket.create_connection(("127.0.0.1", served.port))
             one.sendall(content)
             one.settimeout(60)
             sockets.append(one)
-        for content, one in zip(HALVES, sockets, strict=True):
+        for content, one in zip(SILENT + FOREIGN, sockets, strict=True):
             try:
                 while one.recv(65_536):
                     pass
