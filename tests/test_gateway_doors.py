@@ -108,7 +108,7 @@ def test_a_published_catalog_is_swapped_in_under_load(world: World, tmp_path: Pa
                          "REQUEST_ID_REUSED")  # fmt: skip
         loose = {"location": "loose.toml"}
         await refused_as(publish(publish_request("b", policy=loose)), unfit, "VERSION_UNFIT")
-        for location in ("../outside.toml", "/etc/passwd", "", "s3://bucket/x", "a\0b"):
+        for location in ("../outside.toml", "/etc/passwd", "", "s3://bucket/x", "a\0b", "x" * 300):
             await refused_as(
                 publish(publish_request("c", policy={"location": location})),
                 Code.INVALID_ARGUMENT,

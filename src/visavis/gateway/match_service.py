@@ -33,6 +33,7 @@ from visavis.gateway.limits import (
     check_size,
     size_fault,
 )
+from visavis.gateway.unread import Unread
 from visavis.serving import Answer, Context
 from visavis.serving.version import Version
 from visavis.v1 import match_service_pb2 as v1
@@ -61,6 +62,7 @@ class MatchService(MatchServiceServicer):
         self._desk = desk
         self._audiences = Audiences()
         self._cards: Cards | None = None
+        self._unread = Unread()
         self._joiner = desk.joiner(self._match_together, self._row_amount)
 
     async def MatchCustomer(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -94,7 +96,8 @@ class MatchService(MatchServiceServicer):
 
     async def StreamMatches(self, frames: AsyncIterator[Any], context: Any) -> None:  # noqa: N802
         """See the contract."""
-        await _Stream(self._desk, self._match_customers, self._row_amount, context).run(frames)
+        stream = _Stream(self._desk, self._match_customers, self._row_amount, context, self._unread)
+        await stream.run(frames)
 
     async def Explain(self, request: Any, context: Any) -> Any:  # noqa: N802
         """See the contract."""
@@ -229,8 +232,16 @@ class MatchService(MatchServiceServicer):
 class _Stream:
     """One StreamMatches: so many frames open at a time, answered in the order in which they end."""
 
-    def __init__(self, desk: Desk, match: Any, row_amount: Callable[[], int], call: Any) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        match: Any,
+        row_amount: Callable[[], int],
+        call: Any,
+        unread: Unread,
+    ) -> None:
         self._desk = desk
+        self._unread = unread
         self._match = match
         self._row_amount = row_amount
         self._call = call
@@ -241,16 +252,20 @@ class _Stream:
     async def run(self, frames: AsyncIterator[Any]) -> None:
         """Answer frames until the client sends no more."""
         fault: Fault | None = None
-        async with asyncio.TaskGroup() as group:
-            # Room is found before a frame is read: what is not read, the client feels.
-            await self._room.acquire()
-            async for frame in frames:
-                if frame is MALFORMED:
-                    # Its id is not known, so that nothing can be answered in its place.
-                    fault = Malformed.fault
-                    break
-                group.create_task(self._answer(frame))
+        try:
+            async with asyncio.TaskGroup() as group:
+                # Room is found before a frame is read: what is not read, the client feels.
                 await self._room.acquire()
+                async for frame in frames:
+                    if frame is MALFORMED:
+                        # Its id is not known, so that nothing can be answered in its place.
+                        fault = Malformed.fault
+                        break
+                    group.create_task(self._answer(frame))
+                    await self._room.acquire()
+        except* RefusedError as stalled:
+            # The other frames are given up with the one that nobody reads.
+            fault = _first(stalled).fault
         if fault is not None:
             await abort(self._call, fault)
 
@@ -262,6 +277,7 @@ class _Stream:
             if not is_new:
                 raise SchemaError("is open already", field="frame_id")
             self._open.add(frame.frame_id)
+            self._unread.check()
             work = partial(self._match, frame.match)
             response.match.CopyFrom(
                 await self._desk.run(
@@ -278,9 +294,16 @@ class _Stream:
         finally:
             if is_new:
                 self._open.discard(frame.frame_id)
-        async with self._writing:
-            await self._call.write(response)
+        with self._unread.held(response.ByteSize()):
+            async with self._writing:
+                await self._unread.write(self._call, response)
         self._room.release()
+
+
+def _first(group: BaseExceptionGroup[RefusedError]) -> RefusedError:
+    """One of what a group holds."""
+    found = group.exceptions[0]
+    return _first(found) if isinstance(found, BaseExceptionGroup) else found
 
 
 class _Key(NamedTuple):

@@ -190,6 +190,8 @@ class _Root:
         try:
             # Links are followed first: what counts is where the bytes lie.
             found = (self._folder / location).resolve()
+            # A name that no file can have is the client's mistake, and no trouble of the disk.
+            found.exists()
         except (OSError, RuntimeError, ValueError):
             return None
         return str(found) if found.is_relative_to(self._folder) else None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import resource
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -56,6 +57,9 @@ ADDRESS: Final = "127.0.0.1:8420"
 
 #: Calls of one connection that are open at a time; the client's library keeps the others back.
 _STREAMS_MAX: Final = 256
+
+#: Connections of one process; half of the files that it may open, where those are fewer.
+_CONNECTIONS_MAX: Final = 8_192
 
 #: How long a process may need to load what another one publishes.
 _FOLLOW_S: Final = 600.0
@@ -335,11 +339,19 @@ def _options(*, is_shared: bool = False) -> list[tuple[str, int]]:
         ("grpc.max_connection_idle_ms", _IDLE_MS),
         ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
+        # Who says half of something and then nothing has no call open.
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.max_allowed_incoming_connections", _connections_max()),
         # Clients may ask the same of a silent stream: gRPC would cut them off after 90 s.
         ("grpc.http2.min_ping_interval_without_data_ms", _PING_INTERVAL_MS),
         # Two servers that know nothing of each other would answer by turns, from two journals.
         ("grpc.so_reuseport", int(is_shared)),
     ]
+
+
+def _connections_max() -> int:
+    """So many that enough files are left to the base, the journal and the jobs."""
+    return min(_CONNECTIONS_MAX, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 
 
 def check_guarded(settings: Settings) -> None:
