@@ -236,9 +236,10 @@ def children() -> list[int]:
 
 def _computes(pid: str) -> bool:
     try:
-        return b"visavis.gateway.job_process" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except FileNotFoundError:
         return False
+    return b"visavis.gateway.job_process" in command or b"held_job" in command
 
 
 def part_files(world: World, job_id: str) -> dict[str, int]:
