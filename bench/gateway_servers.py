@@ -23,7 +23,7 @@ from typing import IO, NamedTuple
 
 from full_base import VISAVIS
 from gateway_load import Plan
-from processes import Watch, processor_s
+from watching import Watch, processor_s
 
 HERE = Path(__file__).parent
 #: How calls end under more load than there is room for; others say why.

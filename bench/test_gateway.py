@@ -35,13 +35,13 @@ from gateway_bars import Bar, draw, overload_bars
 from gateway_load import ECHO, MANY, ONE, Plan
 from gateway_servers import HERE, Generator, Load, Server, echo, gateway, generator, milvus_lite
 from kernel_worlds import THREADS, say
-from processes import processor_s
 from visavis import kernel
 from visavis.base import StoredBase
 from visavis.catalog import Catalog
 from visavis.engine import Engine
 from visavis.policy import Policy
 from visavis.v1 import job_service_pb2, job_service_pb2_grpc
+from watching import processor_s
 
 CUSTOMERS = int(os.environ.get("BENCH_CUSTOMERS", "1_000_000"))
 CAPABILITIES = int(os.environ.get("BENCH_CAPABILITIES", "10_240"))

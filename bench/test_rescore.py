@@ -27,11 +27,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from full_base import AS_OF, INDICATORS, POLICY, VISAVIS, write_catalog, write_profiles
-from processes import memory_of
 from visavis.base import StoredBase
 from visavis.catalog import Catalog
 from visavis.policy import Policy
 from visavis.rescore import Job
+from watching import memory_of
 
 CUSTOMERS = int(os.environ.get("BENCH_CUSTOMERS", "1_000_000"))
 CAPABILITIES = int(os.environ.get("BENCH_CAPABILITIES", "10_240"))
