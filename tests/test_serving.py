@@ -27,13 +27,21 @@ from visavis.engine import Engine
 from visavis.errors import InputError, LimitError, NotFoundError, SchemaError
 from visavis.journal import Journal
 from visavis.policy import Exclusions, Policy
-from visavis.serving import Context, Expected, Profiles, Selection, Serving
+from visavis.serving import Context, Expected, Profiles, Selection, Serving, matching
 from worlds import AS_OF, ATTRIBUTE_TYPES, FACT_TYPES, NAMES, World, worlds
 
 #: Worlds of each property; `make test-long` asks for more.
 EXAMPLES = int(os.environ.get("VISAVIS_EXAMPLES", "80"))
 
 TABLES = st.sampled_from([None, 0, 3])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_rows() -> Iterator[None]:
+    """Worlds are small: two rows are enough for two threads."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(matching, "_ROWS_OF_A_THREAD", 1)
+        yield
 
 
 def batch(world: World, base: Base | None = None, **options: Any) -> pa.Table:
