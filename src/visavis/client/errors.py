@@ -83,8 +83,8 @@ class GatewayError(VisavisError):
     metadata : mapping of str to str
         What a program may want to read: a limit, a digest.
     retry_s : float or None
-        After how long to send it again, if the server said so. UNAVAILABLE has been sent again by
-        then, where that is safe; nothing else ever is.
+        After how long to send it again, if the server said so. UNAVAILABLE, and what a
+        stopping server cancelled, has been sent again by then, where that is safe; nothing else is.
     resource : (str, str) or None
         Type and name of what was not found: ``("customer", "997")``.
     """

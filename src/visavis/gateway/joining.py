@@ -1,9 +1,8 @@
 """`Joiner`: requests for one customer each that wait at the same time are answered in one piece.
 
 A single request that meets an idle server begins at once. While one piece is under way, what else
-is asked gathers, until the piece ends, `GATHER_S` has passed or `GATHERED_MAX` are together. The
-kernel takes a row among many in a tenth of the time that it takes it alone, and threads are changed
-once for all of them.
+is asked gathers, until the piece ends, `GATHER_S` has passed or `GATHERED_MAX` are together. A
+row among many costs the kernel less than alone, and threads are changed once for all of them.
 """
 
 from __future__ import annotations
