@@ -56,7 +56,11 @@ def library(name: str, sources: list[str], flags: list[str]) -> tuple[str, dict[
 
 # The linker resolves from left to right: core refers to the variants, so core stands first.
 LIBRARIES = [
-    library("core", [str(CSRC / f"{name}.cpp") for name in ("dispatch", "elementary", "cpu")], []),
+    library(
+        "core",
+        [str(CSRC / f"{name}.cpp") for name in ("dispatch", "elementary", "terms", "cpu")],
+        [],
+    ),
     *(
         library(name, [str(CSRC / f"variant_{name}.cpp")], flags)
         for name, flags in VARIANT_FLAGS.items()

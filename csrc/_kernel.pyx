@@ -18,6 +18,10 @@ cdef extern from "kernel.h" namespace "visavis" nogil:
         candidates_index_out_of_range
         candidates_not_sorted
         candidates_beyond_not_a_number
+        pair_customer_out_of_range
+        pair_capability_out_of_range
+        names_not_an_order
+        against_not_finite
 
     cdef struct Status:
         Code code
@@ -140,6 +144,22 @@ cdef extern from "kernel.h" namespace "visavis" nogil:
         double* expected_value
         double* propensity
 
+    cdef struct TermsProblem:
+        IndicatorsView indicators
+        PanelView panel
+        HistoryView history
+        const int64_t* customer_index
+        const int32_t* capability_index
+        int64_t pairs
+        const int64_t* by_name
+        const double* against
+        int64_t count
+
+    cdef struct TermsOutput:
+        int64_t* offsets
+        int64_t* name_index
+        double* contribution
+
     cdef struct Variant:
         const char* name
         const char* (*lacks)() noexcept nogil
@@ -154,6 +174,9 @@ cdef extern from "kernel.h" namespace "visavis" nogil:
     int64_t variant_count()
     const Variant* variant_at(int64_t index)
     Status c_validate "visavis::validate_problem"(const Problem& problem)
+    Status c_largest_terms "visavis::largest_terms"(
+        const TermsProblem& problem, const TermsOutput& out
+    )
     void c_exp "visavis::exp_nonpositive"(const double* y, double* result, int64_t size)
     void c_log1p "visavis::log1p_nonnegative"(const double* x, double* result, int64_t size)
 
@@ -497,4 +520,50 @@ def scores(
     out.propensity = &propensity[0, 0]
     with nogil:
         status = chosen.scores(bound.problem, out)
+    return _status(status)
+
+
+def largest_terms(
+    const float[:, ::1] indicators not None,
+    PackedPanel panel not None,
+    const int64_t[::1] customer_index not None,
+    const int32_t[::1] capability_index not None,
+    const int64_t[::1] indptr,
+    const int32_t[::1] entries,
+    const float[::1] adjustment,
+    const int64_t[::1] by_name not None,
+    const double[::1] against,
+    int64_t count,
+    int64_t[::1] offsets not None,
+    int64_t[::1] name_index not None,
+    double[::1] contribution not None,
+):
+    """Fills the three outputs, the last two as far as the last offset; returns the status."""
+    cdef TermsProblem problem
+    cdef TermsOutput out
+    cdef Status status
+    memset(&problem, 0, sizeof(TermsProblem))
+    problem.indicators.values = _float_matrix(indicators)
+    problem.indicators.rows = indicators.shape[0]
+    problem.indicators.columns = indicators.shape[1]
+    problem.panel = panel.view
+    if indptr is not None:
+        problem.history.indptr = &indptr[0]
+        problem.history.entries = entries.shape[0]
+        if entries.shape[0]:
+            problem.history.capability_index = &entries[0]
+            problem.history.adjustment = &adjustment[0]
+    problem.pairs = customer_index.shape[0]
+    if problem.pairs:
+        problem.customer_index = &customer_index[0]
+        problem.capability_index = &capability_index[0]
+    problem.by_name = &by_name[0]
+    if against is not None:
+        problem.against = &against[0]
+    problem.count = count
+    out.offsets = &offsets[0]
+    out.name_index = &name_index[0] if name_index.shape[0] else NULL
+    out.contribution = &contribution[0] if contribution.shape[0] else NULL
+    with nogil:
+        status = c_largest_terms(problem, out)
     return _status(status)

@@ -60,37 +60,50 @@ class HistoryCursor {
   std::int64_t end_ = 0;
 };
 
+inline Status validate_history_of(const HistoryView& view, std::int64_t row,
+                                  std::int64_t capabilities) {
+  if (view.indptr == nullptr) return {};
+  const std::int64_t begin = view.indptr[row];
+  const std::int64_t end = view.indptr[row + 1];
+  if (begin < 0 || end < begin || end > view.entries) {
+    return {Code::history_pointer_invalid, row, -1};
+  }
+  std::int64_t previous = -1;
+  for (std::int64_t entry = begin; entry < end; ++entry) {
+    const std::int64_t j = view.capability_index[entry];
+    if (j < 0 || j >= capabilities) return {Code::history_index_out_of_range, row, entry};
+    if (j <= previous) return {Code::history_not_sorted, row, entry};
+    previous = j;
+    const float h = view.adjustment[entry];
+    if (std::isnan(h) || h == INFINITY) return {Code::history_not_allowed, row, entry};
+  }
+  return {};
+}
+
 inline Status validate_history(const HistoryView& view, std::int64_t rows,
                                std::int64_t capabilities) {
-  if (view.indptr == nullptr) return {};
   for (std::int64_t row = 0; row < rows; ++row) {
-    const std::int64_t begin = view.indptr[row];
-    const std::int64_t end = view.indptr[row + 1];
-    if (begin < 0 || end < begin || end > view.entries) {
-      return {Code::history_pointer_invalid, row, -1};
-    }
-    std::int64_t previous = -1;
-    for (std::int64_t entry = begin; entry < end; ++entry) {
-      const std::int64_t j = view.capability_index[entry];
-      if (j < 0 || j >= capabilities) return {Code::history_index_out_of_range, row, entry};
-      if (j <= previous) return {Code::history_not_sorted, row, entry};
-      previous = j;
-      const float h = view.adjustment[entry];
-      if (std::isnan(h) || h == INFINITY) return {Code::history_not_allowed, row, entry};
-    }
+    const Status status = validate_history_of(view, row, capabilities);
+    if (status.code != Code::ok) return status;
+  }
+  return {};
+}
+
+inline Status validate_indicators_of(const IndicatorsView& view, std::int64_t row) {
+  const float* x = view.values + row * view.columns;
+  bool finite = true;
+  for (std::int64_t d = 0; d < view.columns; ++d) finite &= std::isfinite(x[d]);
+  if (finite) return {};
+  for (std::int64_t d = 0; d < view.columns; ++d) {
+    if (!std::isfinite(x[d])) return {Code::indicator_not_finite, row, d};
   }
   return {};
 }
 
 inline Status validate_indicators(const IndicatorsView& view) {
   for (std::int64_t row = 0; row < view.rows; ++row) {
-    const float* x = view.values + row * view.columns;
-    bool finite = true;
-    for (std::int64_t d = 0; d < view.columns; ++d) finite &= std::isfinite(x[d]);
-    if (finite) continue;
-    for (std::int64_t d = 0; d < view.columns; ++d) {
-      if (!std::isfinite(x[d])) return {Code::indicator_not_finite, row, d};
-    }
+    const Status status = validate_indicators_of(view, row);
+    if (status.code != Code::ok) return status;
   }
   return {};
 }

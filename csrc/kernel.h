@@ -27,6 +27,10 @@ enum class Code : std::int32_t {
   candidates_index_out_of_range = 8,    // row, column = offset of the entry
   candidates_not_sorted = 9,            // row, column = offset of the entry
   candidates_beyond_not_a_number = 10,  // row
+  pair_customer_out_of_range = 11,      // row = pair
+  pair_capability_out_of_range = 12,    // row = pair
+  names_not_an_order = 13,              // row = rank
+  against_not_finite = 14,              // row = column
 };
 
 struct Status {
@@ -182,6 +186,26 @@ struct ScoresOutput {
   double* propensity;
 };
 
+// Some pairs, and how many of their terms are wanted: x_d·w_d of every column d, and h.
+struct TermsProblem {
+  IndicatorsView indicators;
+  PanelView panel;
+  HistoryView history;  // of the rows of `indicators`
+  const std::int64_t* customer_index;    // pairs: rows of `indicators`
+  const std::int32_t* capability_index;  // pairs
+  std::int64_t pairs;
+  const std::int64_t* by_name;  // columns + 1: all columns in order of name; h is one behind the last
+  const double* against;        // columns: taken from the weights first; null = nothing is
+  std::int64_t count;           // at most so many per pair
+};
+
+// CSR: the positive terms of each pair, largest first, equal ones in order of name.
+struct TermsOutput {
+  std::int64_t* offsets;     // pairs + 1
+  std::int64_t* name_index;  // room for pairs × count, as is the next
+  double* contribution;
+};
+
 // One compiled form of the kernel. A variant file exports exactly one of these.
 struct Variant {
   const char* name;
@@ -209,6 +233,9 @@ const Variant* variant_at(std::int64_t index);
 
 // dispatch.cpp: the first row of a problem that every call would refuse, if there is one.
 Status validate_problem(const Problem& problem);
+
+// terms.cpp: the reasons of pairs.
+Status largest_terms(const TermsProblem& problem, const TermsOutput& out);
 
 // elementary.cpp: the law's own exp (y ≤ 0) and log1p (x ≥ 0) over arrays.
 void exp_nonpositive(const double* y, double* result, std::int64_t size);

@@ -347,3 +347,41 @@ def audience(
         result.propensity[position, :count] = table.propensity[best, j]
         result.customer_count[position] = count
     return result
+
+
+class Terms(NamedTuple):
+    """§12 in CSR form: the terms of each pair, from `offsets[pair]` to `offsets[pair + 1]`."""
+
+    offsets: np.ndarray
+    name_index: np.ndarray
+    contribution: np.ndarray
+
+
+def largest_terms(
+    indicators,
+    weights,
+    customer_index,
+    capability_index,
+    *,
+    by_name,
+    count: int,
+    history=None,
+    against=None,
+):
+    """§12 for chosen pairs: the columns in order of name, then a stable sort by contribution.
+
+    Returns
+    -------
+    Terms
+    """
+    h = history_matrix(history, len(indicators), len(weights))
+    x, w = indicators[customer_index].astype(np.float64), weights[capability_index]
+    products = np.empty((len(x), len(by_name)))
+    np.multiply(x, w if against is None else w - against, out=products[:, :-1])
+    products[:, -1] = h[customer_index, capability_index]
+    ordered = products[:, by_name]
+    best = np.argsort(-ordered, axis=1, kind="stable")[:, :count]
+    contribution = np.take_along_axis(ordered, best, axis=1)
+    positive = contribution > 0.0
+    offsets = np.concatenate([[0], np.cumsum(positive.sum(axis=1))]).astype(np.int64)
+    return Terms(offsets, np.asarray(by_name)[best][positive], contribution[positive])

@@ -350,6 +350,21 @@ def test_elementary_functions_ignore_and_restore_the_callers_setting(control_reg
     assert_same_array(actual[1], expected[1], "log1p")
 
 
+@pytest.mark.parametrize("bits", [FLUSH_TO_ZERO, ROUND_DOWN, ROUND_UP, ROUND_TO_ZERO])
+def test_terms_ignore_and_restore_the_callers_setting(control_register, bits):
+    indicators, weights, bias, prices = denormal_problem()
+    pairs = np.arange(len(indicators)), np.arange(len(indicators), dtype=np.int32)
+    asked = {"by_name": np.arange(indicators.shape[1] + 1)[::-1], "count": 20}
+    against = np.full(indicators.shape[1], 0.1) * weights[0]
+    panel = kernel.pack(weights, bias, **prices)
+    for less in (None, against):
+        expected = reference.largest_terms(indicators, weights, *pairs, against=less, **asked)
+        with control_register.holding(bits):
+            actual = kernel.largest_terms(indicators, panel, *pairs, against=less, **asked)
+        for name, wanted in expected._asdict().items():
+            assert_same_array(getattr(actual, name), wanted, name)
+
+
 def test_a_refused_call_restores_the_callers_setting_too(control_register):
     _, weights, bias, prices = denormal_problem()
     panel = kernel.pack(weights, bias, **prices)

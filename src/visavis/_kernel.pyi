@@ -90,3 +90,18 @@ def scores(
     expected_value: npt.NDArray[np.float64],
     propensity: npt.NDArray[np.float64],
 ) -> tuple[int, int, int]: ...
+def largest_terms(
+    indicators: npt.NDArray[np.float32],
+    panel: PackedPanel,
+    customer_index: npt.NDArray[np.int64],
+    capability_index: npt.NDArray[np.int32],
+    indptr: npt.NDArray[np.int64] | None,
+    entries: npt.NDArray[np.int32] | None,
+    adjustment: npt.NDArray[np.float32] | None,
+    by_name: npt.NDArray[np.int64],
+    against: npt.NDArray[np.float64] | None,
+    count: int,
+    offsets: npt.NDArray[np.int64],
+    name_index: npt.NDArray[np.int64],
+    contribution: npt.NDArray[np.float64],
+) -> tuple[int, int, int]: ...

@@ -1,4 +1,4 @@
-"""Blocks of customers over threads, and the adjustments of some pairs."""
+"""Blocks of customers over threads."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from typing import Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from visavis import kernel
 from visavis.errors import InputError, SchemaError
 from visavis.kernel.request import history_of, rows_of
 
 __all__ = [
     "Progress",
-    "adjustments_of",
     "check_count",
     "check_kinds",
     "history_of",
@@ -25,9 +23,6 @@ __all__ = [
 
 #: Rows per task: small enough that two threads end together, large enough that Python is not felt.
 BLOCK_ROWS: Final = 4_096
-
-#: Up to so many entries of history for each pair that is looked for, they are all looked at.
-_ENTRIES_OF_A_PAIR: Final = 64
 
 #: Called with (customers done, customers in all).
 Progress = Callable[[int, int], None]
@@ -79,52 +74,3 @@ def check_count(value: object, field: str, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise InputError(f"must be an integer, at least {least}, got {value!r}", field=field)
     return int(value)
-
-
-def adjustments_of(
-    history: kernel.History,
-    customer_index: npt.NDArray[np.int64],
-    capability_index: npt.NDArray[np.int32],
-) -> npt.NDArray[np.float64]:
-    """The adjustments of some pairs, 0 where absent: a binary search in all rows at once."""
-    begin, finish = int(history.indptr[0]), int(history.indptr[-1])
-    if len(history.indptr) == 2 or finish - begin <= _ENTRIES_OF_A_PAIR * len(customer_index):
-        # Of few entries numpy's own search is enough: 15 µs, where going on takes 100.
-        return _adjustments_of_few(history, customer_index, capability_index)
-    low = history.indptr[customer_index].copy()
-    end = history.indptr[customer_index + 1]
-    high = end.copy()
-    entries = history.capability_index
-    while (open_rows := low < high).any():
-        middle = (low + high) // 2
-        smaller = np.zeros(len(low), dtype=np.bool_)
-        smaller[open_rows] = entries[middle[open_rows]] < capability_index[open_rows]
-        low = np.where(open_rows & smaller, middle + 1, low)
-        high = np.where(open_rows & ~smaller, middle, high)
-    found = np.zeros(len(low), dtype=np.bool_)
-    inside = low < end
-    found[inside] = entries[low[inside]] == capability_index[inside]
-    h = np.zeros(len(low), dtype=np.float64)
-    h[found] = history.adjustment[low[found]]
-    return h
-
-
-def _adjustments_of_few(
-    history: kernel.History,
-    customer_index: npt.NDArray[np.int64],
-    capability_index: npt.NDArray[np.int32],
-) -> npt.NDArray[np.float64]:
-    """The same by one search in the entries of all rows: row and capability make one key."""
-    h = np.zeros(len(customer_index), dtype=np.float64)
-    begin, finish = int(history.indptr[0]), int(history.indptr[-1])
-    if begin == finish:
-        return h
-    keys = history.capability_index[begin:finish].astype(np.int64)
-    sizes = np.diff(history.indptr)
-    if len(sizes) > 1:
-        keys += np.repeat(np.arange(len(sizes), dtype=np.int64) << 32, sizes)
-    wanted = (customer_index << 32) + capability_index
-    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    found = keys[at] == wanted
-    h[found] = history.adjustment[begin:finish][at[found]]
-    return h

@@ -14,7 +14,6 @@ import pyarrow as pa
 from visavis import kernel
 from visavis.domain import HISTORY, Obstacle
 from visavis.eligibility import Gate, without
-from visavis.engine.blocks import adjustments_of
 from visavis.history import adjustments, term_contributions
 from visavis.kernel import Eligibility, History
 
@@ -137,7 +136,7 @@ def explain_pair(
     history = request.history
     if history is None:
         history = adjustments(own_facts, engine.catalog, engine.as_of, customer_count=1)
-    h = float(adjustments_of(history, np.zeros(1, np.int64), np.array([j], np.int32))[0])
+    h = _adjustment(history, j)
     numbers = _scores(engine, row, j, h)
     z = float(numbers.linear_predictor[0, 0])
     if np.isnan(z):
@@ -179,6 +178,13 @@ def explain_pair(
         better_capability_ids=verdict.better,
         remedies=verdict.remedies,
     )
+
+
+def _adjustment(history: History, j: int) -> float:
+    """Of the first customer and one capability; 0 where absent."""
+    own = slice(history.indptr[0], history.indptr[1])
+    held = history.adjustment[own][history.capability_index[own] == j]
+    return float(held[0]) if len(held) else 0.0
 
 
 def _scores(engine: Engine, row: npt.NDArray[np.float32], j: int, h: float) -> kernel.ScoresResult:

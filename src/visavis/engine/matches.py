@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ import pyarrow as pa
 from visavis import kernel
 from visavis.digest import canonical_digest
 from visavis.domain import CUSTOMER_ID, HISTORY
-from visavis.engine.blocks import adjustments_of, check_count
+from visavis.engine.blocks import check_count
 
 if TYPE_CHECKING:
     from visavis.engine.engine import Engine
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "OPPORTUNITY_SCHEMA",
     "Matches",
-    "Terms",
     "joined",
-    "largest_terms",
     "reason_lists",
     "reason_order",
     "reasons_of",
@@ -32,14 +30,10 @@ __all__ = [
 #: Reasons listed with an opportunity unless the caller asks for another number.
 REASON_COUNT: Final = 3
 
-#: Cells of the contribution matrix built at a time while reasons are picked: 32 MiB of float64.
+#: Reasons that one call of the kernel has room for: 64 MiB, also where most pairs have fewer.
 _REASON_CELLS: Final = 1 << 22
 
 _REASON: Final = pa.struct([("indicator", pa.string()), ("contribution", pa.float64())])
-
-#: Up to so many reasons are picked one by one, more by sorting all columns. Of 1 M pairs of 100
-#: indicators, picking 3 took 0.4 s, 8 0.8 s, 16 1.5 s; the sort 3.3 s whatever the number.
-_SELECTED_MAX: Final = 16
 
 #: One row per opportunity, customers in order of their ids, best first.
 OPPORTUNITY_SCHEMA: Final = pa.schema(
@@ -179,33 +173,26 @@ def reasons_of(
     pyarrow.ListArray of n_pairs lists of struct<indicator, contribution>
         Contribution descending, then name.
     """
-    found = largest_terms(
-        engine.base.indicators,
-        customer_index,
-        engine.weights,
-        capability_index,
-        adjustments_of(engine.history, customer_index, capability_index),
-        by_name=reason_order(engine.base.indicator_names),
-        count=count,
-        against=engine.mean_weights if distinctive else None,
-    )
-    return reason_lists(found, engine.base.indicator_names)
-
-
-class Terms(NamedTuple):
-    """The largest positive terms of some pairs, in CSR form.
-
-    Attributes
-    ----------
-    offsets : ndarray of shape (n_pairs + 1,), int64
-    name_index : ndarray of shape (n_terms,), int64
-        The column of the indicator; behind the last, the history.
-    contribution : ndarray of shape (n_terms,), float64
-    """
-
-    offsets: npt.NDArray[np.int64]
-    name_index: npt.NDArray[np.int64]
-    contribution: npt.NDArray[np.float64]
+    names = engine.base.indicator_names
+    by_name = reason_order(names)
+    step = max(1, _REASON_CELLS // max(1, min(count, len(by_name))))
+    lists = [
+        reason_lists(
+            kernel.largest_terms(
+                engine.base.indicators,
+                engine.panel,
+                customer_index[begin : begin + step],
+                capability_index[begin : begin + step],
+                history=engine.history,
+                by_name=by_name,
+                count=count,
+                against=engine.mean_weights if distinctive else None,
+            ),
+            names,
+        )
+        for begin in range(0, max(1, len(customer_index)), step)
+    ]
+    return lists[0] if len(lists) == 1 else pa.concat_arrays(lists)
 
 
 def reason_order(indicator_names: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -214,7 +201,7 @@ def reason_order(indicator_names: Sequence[str]) -> npt.NDArray[np.int64]:
     return np.array(sorted(range(len(names)), key=lambda column: names[column].encode()))
 
 
-def reason_lists(terms: Terms, indicator_names: Sequence[str]) -> pa.ListArray:
+def reason_lists(terms: kernel.Terms, indicator_names: Sequence[str]) -> pa.ListArray:
     """Terms as Arrow has them."""
     names = pa.array([*indicator_names, HISTORY])
     struct = pa.StructArray.from_arrays(
@@ -222,73 +209,6 @@ def reason_lists(terms: Terms, indicator_names: Sequence[str]) -> pa.ListArray:
         fields=list(_REASON),
     )
     return pa.ListArray.from_arrays(pa.array(terms.offsets, pa.int32()), struct)
-
-
-def largest_terms(
-    indicators: npt.NDArray[np.float32],
-    customer_index: npt.NDArray[np.int64],
-    weights: npt.NDArray[np.float32],
-    capability_index: npt.NDArray[np.int32],
-    adjustment: npt.NDArray[np.float64],
-    *,
-    by_name: npt.NDArray[np.int64],
-    count: int,
-    against: npt.NDArray[np.float64] | None = None,
-) -> Terms:
-    """The largest positive terms of some pairs, contribution descending, then name.
-
-    Parameters
-    ----------
-    indicators : ndarray of shape (n, d), float32
-    customer_index : ndarray of shape (n_pairs,), int64
-        Rows of `indicators`.
-    weights : ndarray of shape (m, d), float32
-    capability_index : ndarray of shape (n_pairs,), int32
-        Rows of `weights`.
-    adjustment : ndarray of shape (n_pairs,), float64
-        Of each pair: the history's term.
-    by_name : ndarray of shape (d + 1,), int64
-        As of `reason_order`: a stable sort by contribution leaves ties in order of name.
-    count : int
-        At most so many per pair.
-    against : ndarray of shape (d,), float64, optional
-        Taken from the weights first.
-    """
-    chunk = max(1, _REASON_CELLS // len(by_name))
-    picked, sizes, terms = [], [], []
-    for begin in range(0, len(customer_index), chunk):
-        cut = slice(begin, begin + chunk)
-        x = indicators[customer_index[cut]].astype(np.float64)
-        w = weights[capability_index[cut]]
-        products = np.empty((len(x), len(by_name)))
-        np.multiply(x, w if against is None else w - against, out=products[:, :-1])
-        products[:, -1] = adjustment[cut]
-        ordered = products[:, by_name]
-        best = _largest(ordered, count)
-        contribution = np.take_along_axis(ordered, best, axis=1)
-        positive = contribution > 0.0
-        sizes.append(positive.sum(axis=1))
-        picked.append(by_name[best][positive])
-        terms.append(contribution[positive])
-    ends = np.cumsum(np.concatenate(sizes or [np.empty(0, np.int64)]))
-    return Terms(
-        np.concatenate([[0], ends]).astype(np.int64),
-        np.concatenate(picked or [np.empty(0, np.int64)]),
-        np.concatenate(terms or [np.empty(0)]),
-    )
-
-
-def _largest(terms: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.int64]:
-    """The columns of the `count` largest terms of each row, largest first, ties by column."""
-    if count > _SELECTED_MAX:
-        return np.argsort(-terms, axis=1, kind="stable")[:, :count]
-    best = np.empty((len(terms), min(count, terms.shape[1])), dtype=np.int64)
-    rows, left = np.arange(len(terms)), terms.copy()
-    for rank in range(best.shape[1]):
-        # argmax names the first of equals.
-        best[:, rank] = left.argmax(axis=1)
-        left[rows, best[:, rank]] = -np.inf
-    return best
 
 
 def joined(results: Sequence[kernel.MatchResult]) -> kernel.MatchResult:

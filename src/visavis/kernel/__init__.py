@@ -7,8 +7,10 @@
     eligible, history, limits, ev_min ─────────────────► audience() ──► AudienceResult
                                                          scores()   ──► ScoresResult
     Candidates, from a screen elsewhere ───────────────► verify()   ──► MatchResult, certain or not
+    chosen pairs ──────────────────────────────────────► largest_terms() ──► Terms: their reasons
 
     calls.py       the calls
+    terms.py       the largest terms of pairs: reasons
     elementary.py  exp and log1p of the law over arrays
     screen.py      the catalog once more, quantised for screening
     types.py       what goes in and what comes out
@@ -34,6 +36,7 @@ from visavis.kernel.calls import (
 )
 from visavis.kernel.elementary import exp, log1p
 from visavis.kernel.request import RESULT_CELLS_MAX, Request
+from visavis.kernel.terms import largest_terms
 from visavis.kernel.types import (
     AudienceResult,
     Candidates,
@@ -43,6 +46,7 @@ from visavis.kernel.types import (
     MatchResult,
     Panel,
     ScoresResult,
+    Terms,
 )
 from visavis.kernel.variant import (
     Variant,
@@ -68,12 +72,14 @@ __all__ = [
     "Panel",
     "Request",
     "ScoresResult",
+    "Terms",
     "Variant",
     "audience",
     "built_variants",
     "checked",
     "choose_variant",
     "exp",
+    "largest_terms",
     "log1p",
     "match",
     "pack",

@@ -16,6 +16,7 @@ from visavis.kernel.types import Int32
 __all__ = [
     "any_array",
     "as_array",
+    "as_count",
     "as_not_negative",
     "as_number",
     "as_parts",
@@ -127,6 +128,15 @@ def as_positive(value: int, field: str) -> int:
 def as_not_negative(value: int, field: str) -> int:
     """An integer in [0, 2^31)."""
     return 0 if type(value) is int and value == 0 else as_positive(value, field)
+
+
+def as_count(value: int, field: str) -> int:
+    """An integer of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise SchemaError(f"must be an integer, got {value!r}", field=field)
+    if value < 0:
+        raise InputError(f"must be at least 0, got {value}", field=field)
+    return int(value)
 
 
 def as_number(value: object, field: str) -> float:

@@ -38,7 +38,16 @@ from visavis.kernel.types import (
 )
 from visavis.kernel.variant import Variant, chosen_variant
 
-__all__ = ["audience", "checked", "empty_match", "match", "pack", "scores", "verify"]
+__all__ = [
+    "audience",
+    "check_status",
+    "checked",
+    "empty_match",
+    "match",
+    "pack",
+    "scores",
+    "verify",
+]
 
 #: Upper bound of customers × capabilities in one call of `scores`: 2^26 pairs fill 1.5 GiB.
 DENSE_PAIRS_MAX: Final = 2**26
@@ -56,6 +65,10 @@ _STATUS_REASON: Final = {
     8: ("candidates.capability_index", "is out of range"),
     9: ("candidates.capability_index", "must ascend within a row, without duplicates"),
     10: ("candidates.beyond", "must not be NaN"),
+    11: ("customer_index", "is no row of the indicators"),
+    12: ("capability_index", "is out of range"),
+    13: ("by_name", "must hold every column, and one for the history, once"),
+    14: ("against", "must be finite"),
 }
 
 _STATS: Final = ("skipped_by_rule", "skipped_by_bound", "screened", "verified", "rescreens")
@@ -469,6 +482,7 @@ def _limit_numbers(limits: Limits) -> tuple[int, int, int]:
 
 
 def check_status(status: tuple[int, int, int], indicators: Float32) -> None:
+    """Raise what the compiled core refused."""
     code, row, column = status
     if code == 0:
         return

@@ -23,7 +23,15 @@ from visavis.kernel.arguments import (
 )
 from visavis.kernel.types import Eligibility, Float32, History, Int64, Limits, Panel
 
-__all__ = ["RESULT_CELLS_MAX", "Request", "bound", "history_of", "request_of", "rows_of"]
+__all__ = [
+    "RESULT_CELLS_MAX",
+    "Request",
+    "bound",
+    "checked_history",
+    "history_of",
+    "request_of",
+    "rows_of",
+]
 
 #: Upper bound of rows × k in one result: 2^28 cells fill 5 GiB, and a mistyped k must not take the
 #: machine's memory.
@@ -157,10 +165,11 @@ def _checked_arrays(
             field="indicators",
         )
     eligible = _eligibility(eligible, len(x), panel.capability_count)
-    return x, eligible, None if history is None else _history(history, len(x))
+    return x, eligible, None if history is None else checked_history(history, len(x))
 
 
-def _history(history: History, rows: int) -> History:
+def checked_history(history: History, rows: int) -> History:
+    """The adjustments of `rows` customers, but for what the compiled core looks at itself."""
     given = History(*as_parts(history, "history", ", ".join(History._fields)))
     indptr = as_vector(given.indptr, np.int64, "history.indptr", rows + 1)
     capability_index = as_array(

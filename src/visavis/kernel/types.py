@@ -25,6 +25,7 @@ __all__ = [
     "MatchResult",
     "Panel",
     "ScoresResult",
+    "Terms",
 ]
 
 Float32: TypeAlias = npt.NDArray[np.float32]
@@ -201,3 +202,19 @@ class ScoresResult:
     linear_predictor: Float64
     expected_value: Float64
     propensity: Float64
+
+
+class Terms(NamedTuple):
+    """The largest positive terms of some pairs, in CSR form.
+
+    Attributes
+    ----------
+    offsets : ndarray of shape (n_pairs + 1,), int64
+    name_index : ndarray of shape (n_terms,), int64
+        The column of the indicator; behind the last, the history.
+    contribution : ndarray of shape (n_terms,), float64
+    """
+
+    offsets: Int64
+    name_index: Int64
+    contribution: Float64

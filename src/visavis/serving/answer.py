@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from visavis.engine import OPPORTUNITY_SCHEMA
-from visavis.engine.matches import Terms as ReasonTerms
 from visavis.engine.matches import reason_lists
 from visavis.errors import VisavisError
+from visavis.kernel import Terms as ReasonTerms
 from visavis.serving.version import ServingVersion, Version
 
 __all__ = ["Answer"]

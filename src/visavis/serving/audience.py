@@ -18,12 +18,11 @@ import numpy.typing as npt
 from visavis import kernel
 from visavis.base import Base
 from visavis.domain import OBJECTED
-from visavis.engine.blocks import BLOCK_ROWS, adjustments_of, check_count
-from visavis.engine.matches import Terms as ReasonTerms
-from visavis.engine.matches import largest_terms
+from visavis.engine.blocks import BLOCK_ROWS, check_count
 from visavis.errors import InputError, LimitError
 from visavis.history import adjustments
 from visavis.kernel import History
+from visavis.kernel import Terms as ReasonTerms
 from visavis.serving.asked import Asked, Pairs
 from visavis.serving.context import Context, Terms
 from visavis.serving.customers import Part
@@ -117,20 +116,18 @@ def find_audience(
 def _reasons(state: State, asked: Asked, rows: Int64, count: int) -> ReasonTerms:
     """The reasons of some customers, in their order."""
     version, found = state.version, []
-    weights = asked.engine.weights[asked.j : asked.j + 1]
     for begin in range(0, max(1, len(rows)), BLOCK_ROWS):
         block = rows[begin : begin + BLOCK_ROWS]
         base, place = state.profiles(block) if len(block) else (version.engine.base, block)
         history = adjustments(
             base.facts, asked.alone, asked.engine.as_of, customer_count=base.customer_count
         )
-        alone = np.zeros(len(block), dtype=np.int32)
-        told = largest_terms(
+        told = kernel.largest_terms(
             base.indicators,
+            asked.panel,
             place,
-            weights,
-            alone,
-            adjustments_of(history, place, alone),
+            np.zeros(len(block), dtype=np.int32),
+            history=history,
             by_name=version.reason_order,
             count=count,
         )

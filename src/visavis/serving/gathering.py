@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from visavis.catalog.schema import csr_rows
-from visavis.engine.matches import Terms as ReasonTerms
 from visavis.errors import VisavisError
+from visavis.kernel import Terms as ReasonTerms
 from visavis.serving.answer import Answer
 from visavis.serving.audience import Audience
 

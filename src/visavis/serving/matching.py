@@ -13,12 +13,11 @@ import numpy.typing as npt
 from visavis import kernel
 from visavis.base import Base
 from visavis.eligibility import without
-from visavis.engine.blocks import BLOCK_ROWS, adjustments_of
-from visavis.engine.matches import Terms as ReasonTerms
-from visavis.engine.matches import largest_terms
+from visavis.engine.blocks import BLOCK_ROWS
 from visavis.errors import VisavisError
 from visavis.history import adjustments
 from visavis.kernel import Eligibility, History, MatchResult
+from visavis.kernel import Terms as ReasonTerms
 from visavis.kernel.request import history_of
 from visavis.serving.context import Terms
 from visavis.serving.overrides import OfRows, recent_contacts
@@ -198,16 +197,12 @@ def found_in(
     capability_index, propensity, expected_value = _flat(result)
     told = None
     if reasons is not None:
-        owner = np.repeat(np.arange(len(counts)), counts)
-        h = np.zeros(len(owner))
-        if block.history is not None:
-            h = adjustments_of(block.history, owner, capability_index)
-        told = largest_terms(
+        told = kernel.largest_terms(
             block.indicators,
-            owner,
-            engine.weights,
+            engine.panel,
+            np.arange(len(counts)).repeat(counts),
             capability_index,
-            h,
+            history=block.history,
             by_name=version.reason_order,
             count=reasons,
             against=engine.mean_weights if distinctive else None,
