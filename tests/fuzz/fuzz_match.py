@@ -1,8 +1,9 @@
-"""Coverage-guided fuzzing of `kernel.match` and `kernel.audience`: `make fuzz`.
+"""Coverage-guided fuzzing of `kernel.match`, `audience` and `largest_terms`: `make fuzz`.
 
 Bytes become arguments, sensible or not. Arguments that are refused must be refused with an error of
-visavis; all others must be answered by every screened variant as by the portable one. The compiled
-core reports its edges (trace_pc.c), and runs under AddressSanitizer and UBSan.
+visavis; all others must be answered by every screened variant as by the portable one, and reasons
+as numpy picks them. The compiled core reports its edges (trace_pc.c), and runs under
+AddressSanitizer and UBSan.
 """
 
 from __future__ import annotations
@@ -161,6 +162,7 @@ def answers(data: bytes) -> None:
             for field in (*fields, "expected_value", "propensity"):
                 same = getattr(found, field).tobytes() == getattr(wanted, field).tobytes()
                 assert same, (variant, field)
+        check_terms(draw, x, about, prices, asked["history"])
 
 
 def answer(call: Any, x: Any, about: Any, prices: Any, hints: Any, asked: Any, variant: str) -> Any:
@@ -169,6 +171,35 @@ def answer(call: Any, x: Any, about: Any, prices: Any, hints: Any, asked: Any, v
         return call(x, kernel.pack(*about, **prices, **hints), variant=variant, **asked)
     except VisavisError as error:
         return str(error)
+
+
+def check_terms(draw: Draw, x: Any, about: Any, prices: Any, history: Any) -> None:
+    """Reasons of some pairs are refused, or what a stable sort by contribution says."""
+    (rows, columns), capabilities = x.shape, len(about[0])
+    pairs = draw.one_of(0, 1, 5, 40)
+    i, j = draw.integers(0, rows, pairs), draw.integers(0, capabilities, pairs)
+    order = np.argsort(draw.numbers(columns + 1), kind="stable")
+    if draw.bytes.ConsumeProbability() < 0.05:
+        order[draw.bytes.ConsumeIntInRange(0, columns)] = draw.bytes.ConsumeInt(4)
+    asked = {"by_name": order, "count": draw.one_of(3, 0, 1, 17, 1_000), "history": history}
+    against = draw.numbers(columns).astype(np.float64) if draw.bytes.ConsumeBool() else None
+    try:
+        panel = kernel.pack(*about, **prices)
+        found = kernel.largest_terms(x, panel, i, j, against=against, **asked)
+    except VisavisError:
+        return
+    x, w = x.astype(np.float32).astype(np.float64), about[0].astype(np.float32)
+    terms = np.zeros((pairs, columns + 1))
+    terms[:, :-1] = x[i] * (w[j] if against is None else w[j] - against)
+    for pair in range(pairs if history is not None else 0):
+        own = slice(history.indptr[i[pair]], history.indptr[i[pair] + 1])
+        h = history.adjustment[own][history.capability_index[own] == j[pair]]
+        terms[pair, -1] = h.astype(np.float32).sum(dtype=np.float64)
+    best = order[np.argsort(-terms[:, order], axis=1, kind="stable")][:, : asked["count"]]
+    largest = np.take_along_axis(terms, best, axis=1)
+    wanted = np.cumsum((largest > 0).sum(axis=1)), best[largest > 0], largest[largest > 0]
+    for mine, theirs in zip((found.offsets[1:], *found[1:]), wanted, strict=True):
+        assert mine.tobytes() == theirs.tobytes(), (mine, theirs)
 
 
 if __name__ == "__main__":
