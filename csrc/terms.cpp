@@ -1,5 +1,5 @@
-// The largest terms of pairs, which are their reasons (docs/score.md §12): no variant has its own, for
-// there are few pairs, and half of the work is to pick.
+// The largest terms of pairs, which are their reasons (docs/score.md §12). No variant has its own: most
+// of the work is to pick, which wider vectors do not shorten.
 #include <cmath>
 
 #include "eligible.h"

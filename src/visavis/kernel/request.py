@@ -170,7 +170,9 @@ def _checked_arrays(
 
 def checked_history(history: History, rows: int) -> History:
     """The adjustments of `rows` customers, but for what the compiled core looks at itself."""
-    given = History(*as_parts(history, "history", ", ".join(History._fields)))
+    given = history
+    if type(history) is not History:
+        given = History(*as_parts(history, "history", ", ".join(History._fields)))
     indptr = as_vector(given.indptr, np.int64, "history.indptr", rows + 1)
     capability_index = as_array(
         given.capability_index, np.int32, "history.capability_index", ndim=1
