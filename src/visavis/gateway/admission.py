@@ -14,7 +14,8 @@ The bound is that of controlled delay: a burst may wait `burst_s`; a line that h
 for `_STANDING_S` is no burst but too much work, and then only `target_s` may be waited. So the
 queue is long when that evens something out, and short when it would only make everybody late.
 
-Everything here runs on the event loop; only the work itself runs in threads.
+Everything here runs on the event loop; only the work itself runs in threads, and not even that
+where it is small.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from resource import RUSAGE_THREAD, getrusage
 from typing import Any, Final, Protocol, TypeVar
 
 import grpc
@@ -40,6 +42,13 @@ _PIECE_S: Final = 1e-4
 
 #: So few for each slot are never too many: what is measured of them may be a machine's hiccup.
 _FEW: Final = 4
+
+#: What needs the processor no longer than this is done by the event loop: a thread would be handed
+#: the work, woken and waited for in half of the time. If the disk had to be waited for, threads do
+#: it for a while.
+_QUICK_S: Final = 0.001
+_SLOW_S: Final = 0.005
+_UNQUICK_S: Final = 1.0
 
 #: What one piece weighs in the mean speed.
 _WEIGHT: Final = 0.1
@@ -97,7 +106,10 @@ class Line:
         #: Seconds in threads and the work done in them, both fading; equally, so that large pieces,
         #: of which a long line consists, tell more about it than single customers before it.
         self._seconds = 0.0
+        self._cpu_seconds = 0.0
         self._amount = 0.0
+        self._unquick_until = 0.0
+        self._pages_read = 0
 
     def close(self) -> None:
         """Wait for the threads."""
@@ -164,6 +176,44 @@ class Line:
         task.amount += amount
         self._ahead += amount
 
+    def is_quick(self, amount: int) -> bool:
+        """Whether something is so small that the event loop may as well do it itself."""
+        if not self.has_room or not self._amount or time.monotonic() < self._unquick_until:
+            return False
+        return amount * self._cpu_seconds <= _QUICK_S * self._amount
+
+    def run_here(self, task: Task) -> None:
+        """Do it on the event loop, which does nothing else meanwhile."""
+        task.offered_at = time.monotonic()
+        work = task.begin(0.0)
+        if work is None:
+            return
+        result, error = None, None
+        began, cpu_began = time.perf_counter(), time.thread_time()
+        try:
+            result = work()
+        except Exception as raised:
+            error = raised
+        seconds = time.perf_counter() - began
+        if seconds > _SLOW_S and self._has_read():
+            self._unquick_until = time.monotonic() + _UNQUICK_S
+        self._measured(task, error, seconds, time.thread_time() - cpu_began)
+        task.end(result, error)
+
+    def _has_read(self) -> bool:
+        """Whether the event loop has waited for a page of a file since this was last asked."""
+        before, self._pages_read = self._pages_read, getrusage(RUSAGE_THREAD).ru_majflt
+        return self._pages_read > before
+
+    def _measured(
+        self, task: Task, error: BaseException | None, seconds: float, cpu_seconds: float
+    ) -> None:
+        if error is None and task.amount > 0:
+            self._seconds += _WEIGHT * (seconds - self._seconds)
+            # In a thread, most of the time may have been spent waiting for the interpreter.
+            self._cpu_seconds += _WEIGHT * (cpu_seconds - self._cpu_seconds)
+            self._amount += _WEIGHT * (task.amount - self._amount)
+
     def _start(self, task: Task) -> bool:
         now = time.monotonic()
         work = task.begin(now - task.offered_at)
@@ -173,23 +223,29 @@ class Line:
         loop = asyncio.get_running_loop()
 
         def worked() -> None:
-            began = time.perf_counter()
+            began, cpu_began = time.perf_counter(), time.thread_time()
             result, error = None, None
             try:
                 result = work()
             except BaseException as raised:
                 error = raised
             seconds = time.perf_counter() - began
-            loop.call_soon_threadsafe(self._ended, task, result, error, seconds)
+            cpu_seconds = time.thread_time() - cpu_began
+            loop.call_soon_threadsafe(self._ended, task, result, error, seconds, cpu_seconds)
 
         self._pool.submit(worked)
         return True
 
-    def _ended(self, task: Task, result: Any, error: BaseException | None, seconds: float) -> None:
+    def _ended(
+        self,
+        task: Task,
+        result: Any,
+        error: BaseException | None,
+        seconds: float,
+        cpu_seconds: float,
+    ) -> None:
         self._free += 1
-        if error is None and task.amount > 0:
-            self._seconds += _WEIGHT * (seconds - self._seconds)
-            self._amount += _WEIGHT * (task.amount - self._amount)
+        self._measured(task, error, seconds, cpu_seconds)
         # The next one first: a thread that is free costs more than an answer that waits.
         while self._free and self._waiting:
             following = self._waiting.popleft()

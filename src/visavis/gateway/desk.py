@@ -114,10 +114,13 @@ class Desk:
             line.close()
 
     def joiner(
-        self, together: Callable[[Any, Sequence[Any]], Sequence[Any]], amount: Callable[[], int]
+        self,
+        together: Callable[[Any, Sequence[Any]], Sequence[Any]],
+        amount: Callable[[], int],
+        is_plain: Callable[[Any], bool],
     ) -> Joiner[Any]:
         """What puts single customers together: see `Joiner`."""
-        return Joiner(self._lines["match"], together, amount, self.meters)
+        return Joiner(self._lines["match"], together, amount, self.meters, is_plain)
 
     async def run(
         self,

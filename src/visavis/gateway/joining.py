@@ -1,8 +1,10 @@
 """`Joiner`: requests for one customer each that wait at the same time are answered in one piece.
 
-A single request that meets an idle server begins at once. While one piece is under way, what else
-is asked gathers, until the piece ends, `GATHER_S` has passed or `GATHERED_MAX` are together. A
-row among many costs the kernel less than alone, and threads are changed once for all of them.
+A single request that meets an idle server begins at once, with whatever came in with it. While one
+piece is under way, what else is asked gathers, until the piece ends, `GATHER_S` has passed or
+`GATHERED_MAX` are together. A row among many costs the kernel less than alone, and threads are
+changed once for all of them; or not at all, where a piece is so small that handing it over would
+cost more than to do it.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from visavis.gateway.admission import Line, expire
 from visavis.gateway.metrics import Meters
@@ -27,10 +29,20 @@ Item = TypeVar("Item")
 Together = Callable[[Any, Sequence[Any]], Sequence[Any]]
 
 
-class _Asked(NamedTuple, Generic[Item]):
-    item: Item
-    ends: float
-    answer: asyncio.Future[Any]
+class _Asked(Generic[Item]):
+    """One item, and who waits for its answer."""
+
+    __slots__ = ("answer", "ends", "item", "timer")
+
+    def __init__(self, item: Item, ends: float, loop: asyncio.AbstractEventLoop) -> None:
+        self.item = item
+        self.ends = ends
+        self.answer: asyncio.Future[Any] = loop.create_future()
+        self.timer: asyncio.TimerHandle | None = None
+
+    def watch(self) -> None:
+        """End it by the clock if it is not answered by then."""
+        self.timer = self.answer.get_loop().call_at(self.ends, expire, self.answer)
 
 
 class Joiner(Generic[Item]):
@@ -45,11 +57,20 @@ class Joiner(Generic[Item]):
     amount : callable
         The work of one item.
     meters : Meters
+    is_plain : callable, optional
+        Whether the items of a key wait for nothing but the kernel: small pieces of such a key need
+        no thread.
     """
 
     def __init__(
-        self, line: Line, together: Together, amount: Callable[[], int], meters: Meters
+        self,
+        line: Line,
+        together: Together,
+        amount: Callable[[], int],
+        meters: Meters,
+        is_plain: Callable[[Any], bool] = lambda _: False,
     ) -> None:
+        self._is_plain = is_plain
         self._line = line
         self._together = together
         self._amount = amount
@@ -75,36 +96,64 @@ class Joiner(Generic[Item]):
             If it is shed, or late.
         """
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Any] = loop.create_future()
-        asked = _Asked(item, ends, answer)
+        asked = _Asked(item, ends, loop)
         piece = self._gathering.get(key)
         if piece is None:
-            self._open(key, asked)
-        elif piece.is_offered:
-            self._line.grow(piece, self._amount())
-            piece.asked.append(asked)
+            piece = self._open(key, asked, loop)
+        else:
+            self._add(piece, asked)
+        if not piece.is_next:
+            asked.watch()
+        try:
+            return await asked.answer
+        finally:
+            if asked.timer is not None:
+                asked.timer.cancel()
+
+    def _open(
+        self, key: Hashable, asked: _Asked[Item], loop: asyncio.AbstractEventLoop
+    ) -> _Piece:
+        """Begin a piece: it is offered at once, unless others of its key are under way."""
+        piece = _Piece(self, key, self._amount(), asked)
+        if self._under_way.get(key):
+            self._line.check()
+            self._gathering[key] = piece
+            piece.timer = loop.call_later(GATHER_S, self._offer_late, piece)
+            return piece
+        # Put in its place before: an idle line begins it at once, and takes it out again.
+        self._gathering[key] = piece
+        if self._line.has_room and self._is_plain(key):
+            piece.is_next = True
+            loop.call_soon(self._begin_next, piece)
+        else:
+            self._offer(piece)
+        return piece
+
+    def _add(self, piece: _Piece, asked: _Asked[Item]) -> None:
+        """Put an item into a piece that has not begun."""
+        amount = self._amount()
+        if piece.is_offered:
+            self._line.grow(piece, amount)
         else:
             self._line.check()
-            piece.amount += self._amount()
-            piece.asked.append(asked)
-        if piece is not None and len(piece.asked) >= GATHERED_MAX:
-            self._close(piece)
-        timer = loop.call_at(ends, expire, answer)
-        try:
-            return await answer
-        finally:
-            timer.cancel()
+            piece.amount += amount
+        piece.asked.append(asked)
+        if len(piece.asked) >= GATHERED_MAX:
+            self._forget(piece)
+            self._offer_late(piece)
 
-    def _open(self, key: Hashable, asked: _Asked[Item]) -> None:
-        piece = _Piece(self, key, self._amount(), asked)
-        if not self._under_way.get(key):
-            # Put in its place before: an idle line begins it at once, and takes it out again.
-            self._gathering[key] = piece
-            self._offer(piece)
+    def _begin_next(self, piece: _Piece) -> None:
+        """Answer here what is small; everything that came in with it is in the piece by now."""
+        piece.is_next = False
+        if piece.is_offered:
             return
-        self._line.check()
-        self._gathering[key] = piece
-        piece.timer = asyncio.get_running_loop().call_later(GATHER_S, self._offer_late, piece)
+        if self._line.is_quick(piece.amount):
+            piece.is_offered = True
+            self._line.run_here(piece)
+        else:
+            for each in piece.asked:
+                each.watch()
+            self._offer_late(piece)
 
     def _offer(self, piece: _Piece) -> None:
         piece.is_offered = True
@@ -124,11 +173,6 @@ class Joiner(Generic[Item]):
             self._offer(piece)
         except Exception as error:
             piece.end(None, error)
-
-    def _close(self, piece: _Piece) -> None:
-        """Take no more into a piece."""
-        self._forget(piece)
-        self._offer_late(piece)
 
     def _forget(self, piece: _Piece) -> None:
         if self._gathering.get(piece.key) is piece:
@@ -168,6 +212,8 @@ class _Piece:
         self.amount = amount
         self.offered_at = 0.0
         self.asked = [first]
+        #: It begins with the next turn of the event loop.
+        self.is_next = False
         self.is_offered = False
         self.timer: asyncio.TimerHandle | None = None
         self._is_under_way = False

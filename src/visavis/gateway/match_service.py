@@ -63,7 +63,7 @@ class MatchService(MatchServiceServicer):
         self._audiences = Audiences()
         self._cards: Cards | None = None
         self._unread = Unread()
-        self._joiner = desk.joiner(self._match_together, self._row_amount)
+        self._joiner = desk.joiner(self._match_together, self._row_amount, self._is_plain)
 
     async def MatchCustomer(self, request: Any, context: Any) -> Any:  # noqa: N802
         """See the contract."""
@@ -124,6 +124,10 @@ class MatchService(MatchServiceServicer):
     def _row_amount(self) -> int:
         """The pairs of one customer."""
         return self._desk.serving.version.catalog.capability_count if self._desk.is_open else 0
+
+    def _is_plain(self, key: _Key) -> bool:
+        """Whether the kernel is all that takes time; a context may have rules evaluated."""
+        return key.context is None and self._desk.serving.is_local
 
     def _match_together(self, key: _Key, customer_ids: Sequence[str]) -> list[bytes | Exception]:
         """The answers to some single customers who are asked for in the same way."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from copy import copy
 from datetime import date
 from functools import partial
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +59,14 @@ class Serving:
 
     Made by `open`. Any number of threads may ask and record at the same time. It does not outlive a
     fork: a child opens its own.
+
+    Attributes
+    ----------
+    is_local : bool
+        The customers are in this process: nothing is waited for.
     """
+
+    is_local: ClassVar[bool] = True
 
     def __init__(
         self, state: State, journal: Journal | None, threads: int, remake: Callable[..., Version]

@@ -79,6 +79,8 @@ class ShardedServing(Serving):
     die the others answer; only where a shard has nobody for a while it raises `UnreachableError`.
     """
 
+    is_local = False
+
     def __init__(
         self,
         state: State,
