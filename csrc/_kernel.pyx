@@ -567,3 +567,133 @@ def largest_terms(
     with nogil:
         status = c_largest_terms(problem, out)
     return _status(status)
+
+
+cdef class BoundRow:
+    """Everything about the match of one customer that is the same for every customer."""
+
+    cdef const Variant* chosen
+    cdef Problem problem
+    cdef Limits limits
+    cdef const int64_t* by_name
+    cdef const double* against
+    cdef object _owned
+
+    def __init__(
+        self,
+        int64_t variant,
+        PackedPanel panel not None,
+        const int32_t[::1] plane_index not None,
+        int64_t plane_words,
+        double ev_min,
+        limits,
+        const int64_t[::1] by_name not None,
+        const double[::1] against not None,
+    ):
+        self._owned = (panel, plane_index, by_name, against)
+        self.chosen = variant_at(variant)
+        memset(&self.problem, 0, sizeof(Problem))
+        self.problem.panel = panel.view
+        self.problem.indicators.rows = 1
+        self.problem.indicators.columns = panel.view.columns
+        self.problem.eligibility.plane_index = &plane_index[0]
+        self.problem.eligibility.plane_words = plane_words
+        self.problem.ev_min = ev_min
+        self.limits.product, self.limits.channel, self.limits.family = limits
+        self.by_name = &by_name[0]
+        self.against = &against[0]
+        if self.chosen.screened and self.problem.panel.screen == NULL:
+            raise ValueError("the panel was bound before its screen was built")
+
+    def match(
+        self,
+        const float[::1] indicators not None,
+        const uint64_t[::1] planes not None,
+        const int32_t[::1] entries not None,
+        const float[::1] adjustment not None,
+        int32_t[::1] capability_index not None,
+        double[::1] expected_value not None,
+        double[::1] propensity not None,
+    ):
+        """Fills the three outputs; returns (status, how many there are, stats)."""
+        cdef Problem problem = self.problem
+        cdef int64_t[2] indptr
+        cdef int32_t count = 0
+        cdef MatchOutput out
+        cdef Stats stats
+        cdef Status status
+        if indicators.shape[0] != problem.indicators.columns:
+            raise ValueError("the row has not the panel's columns")
+        if planes.shape[0] != problem.eligibility.plane_words:
+            raise ValueError("the row has not the version's planes")
+        if adjustment.shape[0] != entries.shape[0]:
+            raise ValueError("every entry must have an adjustment")
+        problem.indicators.values = &indicators[0]
+        problem.eligibility.planes = &planes[0]
+        _bind_history(&problem.history, indptr, entries, adjustment)
+        out.k = capability_index.shape[0]
+        if expected_value.shape[0] != out.k or propensity.shape[0] != out.k or out.k < 1:
+            raise ValueError("the outputs must have room for k opportunities each")
+        out.capability_index = &capability_index[0]
+        out.expected_value = &expected_value[0]
+        out.propensity = &propensity[0]
+        out.opportunity_count = &count
+        memset(&stats, 0, sizeof(Stats))
+        with nogil:
+            status = self.chosen.match(problem, self.limits, out, &stats)
+        return _status(status), count, _stats(stats)
+
+    def largest_terms(
+        self,
+        const float[::1] indicators not None,
+        const int32_t[::1] entries not None,
+        const float[::1] adjustment not None,
+        const int64_t[::1] customer_index not None,
+        const int32_t[::1] capability_index not None,
+        int64_t pairs,
+        int64_t count,
+        bint is_distinctive,
+        int64_t[::1] offsets not None,
+        int64_t[::1] name_index not None,
+        double[::1] contribution not None,
+    ):
+        """Fills the three outputs, the last two as far as the last offset; returns the status.
+
+        All of `customer_index` is 0: there is one row.
+        """
+        cdef TermsProblem problem
+        cdef TermsOutput out
+        cdef int64_t[2] indptr
+        cdef Status status
+        memset(&problem, 0, sizeof(TermsProblem))
+        problem.indicators = self.problem.indicators
+        problem.indicators.values = &indicators[0]
+        problem.panel = self.problem.panel
+        _bind_history(&problem.history, indptr, entries, adjustment)
+        problem.customer_index = &customer_index[0]
+        problem.capability_index = &capability_index[0]
+        problem.pairs = pairs
+        problem.by_name = self.by_name
+        problem.against = self.against if is_distinctive else NULL
+        problem.count = count
+        out.offsets = &offsets[0]
+        out.name_index = &name_index[0] if name_index.shape[0] else NULL
+        out.contribution = &contribution[0] if contribution.shape[0] else NULL
+        with nogil:
+            status = c_largest_terms(problem, out)
+        return _status(status)
+
+
+cdef void _bind_history(
+    HistoryView* history,
+    int64_t* indptr,
+    const int32_t[::1] entries,
+    const float[::1] adjustment,
+) noexcept:
+    """The history of one row; `indptr` must outlive it."""
+    indptr[0], indptr[1] = 0, entries.shape[0]
+    if entries.shape[0]:
+        history.indptr = indptr
+        history.entries = entries.shape[0]
+        history.capability_index = &entries[0]
+        history.adjustment = &adjustment[0]

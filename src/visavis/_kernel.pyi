@@ -105,3 +105,40 @@ def largest_terms(
     name_index: npt.NDArray[np.int64],
     contribution: npt.NDArray[np.float64],
 ) -> tuple[int, int, int]: ...
+
+class BoundRow:
+    def __init__(
+        self,
+        variant: int,
+        panel: PackedPanel,
+        plane_index: npt.NDArray[np.int32],
+        plane_words: int,
+        ev_min: float,
+        limits: tuple[int, int, int],
+        by_name: npt.NDArray[np.int64],
+        against: npt.NDArray[np.float64],
+    ) -> None: ...
+    def match(
+        self,
+        indicators: npt.NDArray[np.float32],
+        planes: npt.NDArray[np.uint64],
+        entries: npt.NDArray[np.int32],
+        adjustment: npt.NDArray[np.float32],
+        capability_index: npt.NDArray[np.int32],
+        expected_value: npt.NDArray[np.float64],
+        propensity: npt.NDArray[np.float64],
+    ) -> tuple[tuple[int, int, int], int, dict[str, int]]: ...
+    def largest_terms(
+        self,
+        indicators: npt.NDArray[np.float32],
+        entries: npt.NDArray[np.int32],
+        adjustment: npt.NDArray[np.float32],
+        customer_index: npt.NDArray[np.int64],
+        capability_index: npt.NDArray[np.int32],
+        pairs: int,
+        count: int,
+        is_distinctive: bool,
+        offsets: npt.NDArray[np.int64],
+        name_index: npt.NDArray[np.int64],
+        contribution: npt.NDArray[np.float64],
+    ) -> tuple[int, int, int]: ...

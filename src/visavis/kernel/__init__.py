@@ -10,6 +10,7 @@
     chosen pairs ──────────────────────────────────────► largest_terms() ──► Terms: their reasons
 
     calls.py       the calls
+    single.py      one customer at a time, the rest bound once
     terms.py       the largest terms of pairs: reasons
     elementary.py  exp and log1p of the law over arrays
     screen.py      the catalog once more, quantised for screening
@@ -36,6 +37,7 @@ from visavis.kernel.calls import (
 )
 from visavis.kernel.elementary import exp, log1p
 from visavis.kernel.request import RESULT_CELLS_MAX, Request
+from visavis.kernel.single import NO_HISTORY, Single, SingleMatch
 from visavis.kernel.terms import largest_terms
 from visavis.kernel.types import (
     AudienceResult,
@@ -62,6 +64,7 @@ CONTRACT_VERSION: Final = 1
 __all__ = [
     "CONTRACT_VERSION",
     "DENSE_PAIRS_MAX",
+    "NO_HISTORY",
     "RESULT_CELLS_MAX",
     "AudienceResult",
     "Candidates",
@@ -72,6 +75,8 @@ __all__ = [
     "Panel",
     "Request",
     "ScoresResult",
+    "Single",
+    "SingleMatch",
     "Terms",
     "Variant",
     "audience",

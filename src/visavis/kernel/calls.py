@@ -43,9 +43,11 @@ __all__ = [
     "check_status",
     "checked",
     "empty_match",
+    "limit_numbers",
     "match",
     "pack",
     "scores",
+    "screening",
     "verify",
 ]
 
@@ -194,7 +196,7 @@ def match(
     InputError
         Naming the argument and the row.
     """
-    chosen = _screening(variant, panel)
+    chosen = screening(variant, panel)
     request = request_of(
         indicators,
         panel,
@@ -210,7 +212,7 @@ def match(
         status, stats, nanoseconds = _kernel.match(
             chosen.index,
             problem,
-            _limit_numbers(request.limits),
+            limit_numbers(request.limits),
             result.capability_index,
             result.expected_value,
             result.propensity,
@@ -320,7 +322,7 @@ def verify(
         status, stats = _kernel.verify(
             chosen.index,
             problem,
-            _limit_numbers(request.limits),
+            limit_numbers(request.limits),
             indptr,
             index,
             beyond,
@@ -364,7 +366,7 @@ def audience(
     -------
     AudienceResult
     """
-    chosen = _screening(variant, panel)
+    chosen = screening(variant, panel)
     request = request_of(indicators, panel, eligible=eligible, history=history)
     problem, x = bound(request, panel, block), request.indicators
     size = min(as_positive(k, "k"), max(1, len(x)))
@@ -445,7 +447,7 @@ def scores(
     return result
 
 
-def _screening(variant: str | None, panel: Panel) -> Variant:
+def screening(variant: str | None, panel: Panel) -> Variant:
     """The variant, with what it screens by in place."""
     chosen = chosen_variant(variant)
     require(panel, Panel, "panel", "made by pack")
@@ -476,7 +478,7 @@ def empty_match(rows: int, k: int) -> MatchResult:
     )
 
 
-def _limit_numbers(limits: Limits) -> tuple[int, int, int]:
+def limit_numbers(limits: Limits) -> tuple[int, int, int]:
     """As the compiled core counts: 0 = no limit."""
     return limits.product or 0, limits.channel or 0, limits.family or 0
 

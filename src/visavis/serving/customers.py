@@ -278,9 +278,13 @@ class Customers:
             at += 1
         return found
 
+    def part_of(self, row: int) -> int:
+        """The index of the part of a row."""
+        return bisect_right(self._starts, row) - 1
+
     def place(self, row: int) -> tuple[Part, int]:
         """The part of a row, and the row in it."""
-        part = self.parts[bisect_right(self._starts, row) - 1]
+        part = self.parts[self.part_of(row)]
         return part, row - part.start
 
     def parts_of(self, rows: Int64) -> Int64:

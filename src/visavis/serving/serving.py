@@ -44,6 +44,7 @@ from visavis.serving.explaining import Explained, explain, explain_profile
 from visavis.serving.matching import Found, found_in, match_block, over_threads
 from visavis.serving.overrides import OfRows, Overrides
 from visavis.serving.profiles import Profiles, profile_block
+from visavis.serving.single import answer_single
 from visavis.serving.telling import attributes_told
 from visavis.serving.touched import State
 from visavis.serving.version import HISTORY_BYTES, ServingVersion, Version
@@ -213,6 +214,12 @@ class Serving:
         check_reasons(reasons)
         state = self._current()
         version = state.version
+        if len(customer_ids) == 1 and context is None and overrides is None:
+            answer = answer_single(
+                state, customer_ids, reasons=reasons, distinctive=distinctive, wording=wording
+            )
+            if answer is not None:
+                return answer
         terms = state.plain if context is None else Terms.of(version, context)
         of_rows = None
         if overrides is not None:
