@@ -32,7 +32,7 @@ import grpc
 
 from visavis.gateway.errors import RefusedError
 
-__all__ = ["Line", "Task", "expire", "overloaded"]
+__all__ = ["Line", "Task", "expire", "late", "overloaded"]
 
 #: How long a line must have had somebody waiting to count as standing.
 _STANDING_S: Final = 0.1
@@ -182,37 +182,26 @@ class Line:
             return False
         return amount * self._cpu_seconds <= _QUICK_S * self._amount
 
-    def run_here(self, task: Task) -> None:
-        """Do it on the event loop, which does nothing else meanwhile."""
-        task.offered_at = time.monotonic()
-        work = task.begin(0.0)
-        if work is None:
-            return
-        result, error = None, None
+    def run_here(self, work: Callable[[], T], amount: int) -> T:
+        """Do something on the event loop, which does nothing else meanwhile."""
         began, cpu_began = time.perf_counter(), time.thread_time()
-        try:
-            result = work()
-        except Exception as raised:
-            error = raised
+        found = work()
         seconds = time.perf_counter() - began
         if seconds > _SLOW_S and self._has_read():
             self._unquick_until = time.monotonic() + _UNQUICK_S
-        self._measured(task, error, seconds, time.thread_time() - cpu_began)
-        task.end(result, error)
+        self._measured(amount, seconds, time.thread_time() - cpu_began)
+        return found
 
     def _has_read(self) -> bool:
         """Whether the event loop has waited for a page of a file since this was last asked."""
         before, self._pages_read = self._pages_read, getrusage(RUSAGE_THREAD).ru_majflt
         return self._pages_read > before
 
-    def _measured(
-        self, task: Task, error: BaseException | None, seconds: float, cpu_seconds: float
-    ) -> None:
-        if error is None and task.amount > 0:
-            self._seconds += _WEIGHT * (seconds - self._seconds)
-            # In a thread, most of the time may have been spent waiting for the interpreter.
-            self._cpu_seconds += _WEIGHT * (cpu_seconds - self._cpu_seconds)
-            self._amount += _WEIGHT * (task.amount - self._amount)
+    def _measured(self, amount: int, seconds: float, cpu_seconds: float) -> None:
+        self._seconds += _WEIGHT * (seconds - self._seconds)
+        # In a thread, most of the time may have been spent waiting for the interpreter.
+        self._cpu_seconds += _WEIGHT * (cpu_seconds - self._cpu_seconds)
+        self._amount += _WEIGHT * (amount - self._amount)
 
     def _start(self, task: Task) -> bool:
         now = time.monotonic()
@@ -245,7 +234,8 @@ class Line:
         cpu_seconds: float,
     ) -> None:
         self._free += 1
-        self._measured(task, error, seconds, cpu_seconds)
+        if error is None and task.amount > 0:
+            self._measured(task.amount, seconds, cpu_seconds)
         # The next one first: a thread that is free costs more than an answer that waits.
         while self._free and self._waiting:
             following = self._waiting.popleft()
@@ -267,11 +257,13 @@ def overloaded(wait_s: float) -> RefusedError:
     )
 
 
+def late() -> RefusedError:
+    """What has not been answered by its deadline is told so."""
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+    return RefusedError(code, "DEADLINE_PASSED", "the deadline has passed")
+
+
 def expire(answer: asyncio.Future[Any]) -> None:
     """End what has not been answered by its deadline."""
     if not answer.done():
-        answer.set_exception(
-            RefusedError(
-                grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_PASSED", "the deadline has passed"
-            )
-        )
+        answer.set_exception(late())

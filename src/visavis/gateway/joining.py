@@ -1,10 +1,10 @@
 """`Joiner`: requests for one customer each that wait at the same time are answered in one piece.
 
-A single request that meets an idle server begins at once, with whatever came in with it. While one
+What is so small that handing it to a thread would cost more than to do it is done at once, on the
+event loop. Otherwise a request that meets an idle server begins at once in a thread. While one
 piece is under way, what else is asked gathers, until the piece ends, `GATHER_S` has passed or
 `GATHERED_MAX` are together. A row among many costs the kernel less than alone, and threads are
-changed once for all of them; or not at all, where a piece is so small that handing it over would
-cost more than to do it.
+changed once for all of them.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Final, Generic, TypeVar
+from functools import partial
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from visavis.gateway.admission import Line, expire
+from visavis.gateway.admission import Line, expire, late
 from visavis.gateway.metrics import Meters
 from visavis.serving.waiting import within
 
@@ -29,20 +30,10 @@ Item = TypeVar("Item")
 Together = Callable[[Any, Sequence[Any]], Sequence[Any]]
 
 
-class _Asked(Generic[Item]):
-    """One item, and who waits for its answer."""
-
-    __slots__ = ("answer", "ends", "item", "timer")
-
-    def __init__(self, item: Item, ends: float, loop: asyncio.AbstractEventLoop) -> None:
-        self.item = item
-        self.ends = ends
-        self.answer: asyncio.Future[Any] = loop.create_future()
-        self.timer: asyncio.TimerHandle | None = None
-
-    def watch(self) -> None:
-        """End it by the clock if it is not answered by then."""
-        self.timer = self.answer.get_loop().call_at(self.ends, expire, self.answer)
+class _Asked(NamedTuple, Generic[Item]):
+    item: Item
+    ends: float
+    answer: asyncio.Future[Any]
 
 
 class Joiner(Generic[Item]):
@@ -58,8 +49,8 @@ class Joiner(Generic[Item]):
         The work of one item.
     meters : Meters
     is_plain : callable, optional
-        Whether the items of a key wait for nothing but the kernel: small pieces of such a key need
-        no thread.
+        Whether the items of a key wait for nothing but the kernel, so that what is small of them
+        needs no thread.
     """
 
     def __init__(
@@ -95,39 +86,45 @@ class Joiner(Generic[Item]):
         RefusedError
             If it is shed, or late.
         """
+        if key not in self._gathering and self._is_plain(key):
+            amount = self._amount()
+            if self._line.is_quick(amount):
+                return self._here(key, item, ends, amount)
         loop = asyncio.get_running_loop()
-        asked = _Asked(item, ends, loop)
+        answer: asyncio.Future[Any] = loop.create_future()
+        asked = _Asked(item, ends, answer)
         piece = self._gathering.get(key)
         if piece is None:
-            piece = self._open(key, asked, loop)
+            self._open(key, asked)
         else:
             self._add(piece, asked)
-        if not piece.is_next:
-            asked.watch()
+        timer = loop.call_at(ends, expire, answer)
         try:
-            return await asked.answer
+            return await answer
         finally:
-            if asked.timer is not None:
-                asked.timer.cancel()
+            timer.cancel()
 
-    def _open(
-        self, key: Hashable, asked: _Asked[Item], loop: asyncio.AbstractEventLoop
-    ) -> _Piece:
+    def _here(self, key: Hashable, item: Item, ends: float, amount: int) -> Any:
+        """Answer what is small on the event loop."""
+        if time.monotonic() >= ends:
+            raise late()
+        self.measure(1, 0.0)
+        (found,) = self._line.run_here(partial(self.answered, key, (item,)), amount)
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def _open(self, key: Hashable, asked: _Asked[Item]) -> None:
         """Begin a piece: it is offered at once, unless others of its key are under way."""
         piece = _Piece(self, key, self._amount(), asked)
-        if self._under_way.get(key):
-            self._line.check()
+        if not self._under_way.get(key):
+            # Put in its place before: an idle line begins it at once, and takes it out again.
             self._gathering[key] = piece
-            piece.timer = loop.call_later(GATHER_S, self._offer_late, piece)
-            return piece
-        # Put in its place before: an idle line begins it at once, and takes it out again.
-        self._gathering[key] = piece
-        if self._line.has_room and self._is_plain(key):
-            piece.is_next = True
-            loop.call_soon(self._begin_next, piece)
-        else:
             self._offer(piece)
-        return piece
+            return
+        self._line.check()
+        self._gathering[key] = piece
+        piece.timer = asyncio.get_running_loop().call_later(GATHER_S, self._offer_late, piece)
 
     def _add(self, piece: _Piece, asked: _Asked[Item]) -> None:
         """Put an item into a piece that has not begun."""
@@ -140,19 +137,6 @@ class Joiner(Generic[Item]):
         piece.asked.append(asked)
         if len(piece.asked) >= GATHERED_MAX:
             self._forget(piece)
-            self._offer_late(piece)
-
-    def _begin_next(self, piece: _Piece) -> None:
-        """Answer here what is small; everything that came in with it is in the piece by now."""
-        piece.is_next = False
-        if piece.is_offered:
-            return
-        if self._line.is_quick(piece.amount):
-            piece.is_offered = True
-            self._line.run_here(piece)
-        else:
-            for each in piece.asked:
-                each.watch()
             self._offer_late(piece)
 
     def _offer(self, piece: _Piece) -> None:
@@ -212,8 +196,6 @@ class _Piece:
         self.amount = amount
         self.offered_at = 0.0
         self.asked = [first]
-        #: It begins with the next turn of the event loop.
-        self.is_next = False
         self.is_offered = False
         self.timer: asyncio.TimerHandle | None = None
         self._is_under_way = False

@@ -1,8 +1,8 @@
 """`Single`: customers matched one at a time, with all that is the same for them bound once.
 
-A call of `match` looks at each argument, and has room for any. Of one customer that costs as much as
-the kernel itself: so who asks again and again of the same panel has the lasting arguments looked at
-here, and gives each time what is the customer's own.
+A call of `match` looks at each argument, and has room for any. Of one customer that costs as much
+as the kernel itself. So who asks again and again of the same panel has the lasting arguments looked
+at here, and gives each time what is the customer's own.
 """
 
 from __future__ import annotations
@@ -87,19 +87,18 @@ class Single:
     ) -> None:
         chosen = screening(variant, panel)
         columns = panel.indicator_count
-        # Of nobody, but through the same doors as `match`.
+        nobody = np.zeros((0, columns), np.float32)
+        planes = np.zeros((0, as_count(plane_words, "plane_words")), np.uint64)
+        index = as_vector(plane_index, np.int32, "plane_index", panel.capability_count).copy()
+        # Through the same doors as `match`.
         request = request_of(
-            np.zeros((0, columns), np.float32),
+            nobody,
             panel,
             k=k,
-            eligible=Eligibility(
-                np.zeros((0, as_count(plane_words, "plane_words")), np.uint64),
-                as_vector(plane_index, np.int32, "plane_index", panel.capability_count).copy(),
-            ),
+            eligible=Eligibility(planes, index),
             limits=limits,
             ev_min=ev_min,
         )
-        assert isinstance(request.eligible, Eligibility)
         self._k = request.k
         self._columns = columns
         #: One row, to which all pairs belong.
@@ -107,8 +106,8 @@ class Single:
         self._bound = _kernel.BoundRow(
             chosen.index,
             panel.packed,
-            request.eligible.plane_index,
-            plane_words,
+            index,
+            planes.shape[1],
             request.ev_min,
             limit_numbers(request.limits),
             as_vector(by_name, np.int64, "by_name", columns + 1).copy(),
@@ -156,7 +155,8 @@ class Single:
         if reasons is not None:
             width = min(reasons, self._columns + 1)
             offsets = np.empty(count + 1, dtype=np.int64)
-            name_index, contribution = np.empty(count * width, dtype=np.int64), np.empty(count * width)
+            name_index = np.empty(count * width, dtype=np.int64)
+            contribution = np.empty(count * width)
             status = self._bound.largest_terms(
                 indicators,
                 *history,

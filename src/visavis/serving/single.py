@@ -1,7 +1,7 @@
 """One customer who is asked for without a context: the usual request, by the short way.
 
-What is unusual about a customer (unknown, out, an entry that does not fit, a history that is not kept)
-is left to the long way, which answers all of it.
+What is unusual about a customer (unknown, out, an entry that does not fit, a history that is not
+kept) is left to the long way, which answers all of it.
 """
 
 from __future__ import annotations
@@ -54,9 +54,8 @@ def answer_single(
         planes, kept = version.eligible.planes[row], version.history
         entries = slice(kept.indptr[row], kept.indptr[row + 1])
         history = kept.capability_index[entries], kept.adjustment[entries]
-    found = state.single.match(
-        part.base.indicators[row - part.start], planes, history, reasons=reasons, distinctive=distinctive
-    )
+    x = part.base.indicators[row - part.start]
+    found = state.single.match(x, planes, history, reasons=reasons, distinctive=distinctive)
     count = np.array([len(found.capability_index)], dtype=np.int32)
     told: dict[int, dict[str, Any]] = {}
     if wording and version.placeholders:
