@@ -596,8 +596,9 @@ cdef class BoundRow:
         self.problem.panel = panel.view
         self.problem.indicators.rows = 1
         self.problem.indicators.columns = panel.view.columns
-        self.problem.eligibility.plane_index = &plane_index[0]
         self.problem.eligibility.plane_words = plane_words
+        if plane_words:  # else everybody may meet everything
+            self.problem.eligibility.plane_index = &plane_index[0]
         self.problem.ev_min = ev_min
         self.limits.product, self.limits.channel, self.limits.family = limits
         self.by_name = &by_name[0]
@@ -629,7 +630,8 @@ cdef class BoundRow:
         if adjustment.shape[0] != entries.shape[0]:
             raise ValueError("every entry must have an adjustment")
         problem.indicators.values = &indicators[0]
-        problem.eligibility.planes = &planes[0]
+        if planes.shape[0]:
+            problem.eligibility.planes = &planes[0]
         _bind_history(&problem.history, indptr, entries, adjustment)
         out.k = capability_index.shape[0]
         if expected_value.shape[0] != out.k or propensity.shape[0] != out.k or out.k < 1:
