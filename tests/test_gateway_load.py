@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import math
 import random
 import threading
 import time
@@ -223,6 +224,57 @@ def test_a_full_piece_and_one_that_waited_begin_beside(
         line.close()
 
     asyncio.run(scene())
+
+
+def test_what_is_small_needs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    where: list[str] = []
+
+    def together(_: str, items: Sequence[int]) -> list[Any]:
+        where.append(threading.current_thread().name)
+        return [InputError("odd") if item % 2 else item for item in items]
+
+    async def scene() -> None:
+        line, amounts = a_line(), {"now": 1}
+        joiner: Joiner[int] = Joiner(
+            line, together, lambda: amounts["now"], Meters(), lambda key: key == "plain"
+        )
+        ends = time.monotonic() + 30
+        # Nothing is known of the speed before something was done.
+        assert await joiner.ask("plain", 0, ends) == 0
+        assert where.pop().startswith("visavis-test")
+        monkeypatch.setattr(admission, "_QUICK_S", 10.0)
+        assert await joiner.ask("plain", 2, ends) == 2
+        with pytest.raises(InputError, match="odd"):
+            await joiner.ask("plain", 3, ends)
+        assert where == [threading.current_thread().name] * 2
+        with pytest.raises(RefusedError) as late:
+            await joiner.ask("plain", 4, time.monotonic())
+        assert late.value.fault.reason == "DEADLINE_PASSED"
+        assert len(where) == 2
+        # What may wait, what is much, and what had to wait for the disk is for threads.
+        assert await joiner.ask("other", 6, ends) == 6
+        amounts["now"] = 10**12
+        assert await joiner.ask("plain", 8, ends) == 8
+        amounts["now"] = 1
+        monkeypatch.setattr(line, "_unquick_until", math.inf)
+        assert await joiner.ask("plain", 10, ends) == 10
+        assert all(name.startswith("visavis-test") for name in where[2:])
+        line.close()
+
+    asyncio.run(scene())
+
+
+def test_a_page_that_is_read_sends_work_to_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = a_line()
+    line.run_here(int, 1)
+    assert line.is_quick(1)
+    monkeypatch.setattr(admission, "_SLOW_S", 0.0)
+    line.run_here(int, 1)
+    assert line.is_quick(1)
+    monkeypatch.setattr(line, "_pages_read", -1)
+    line.run_here(int, 1)
+    assert not line.is_quick(1)
+    line.close()
 
 
 def test_single_customers_together_are_answered_as_alone(

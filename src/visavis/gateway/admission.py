@@ -109,7 +109,7 @@ class Line:
         self._cpu_seconds = 0.0
         self._amount = 0.0
         self._unquick_until = 0.0
-        self._pages_read = 0
+        self._pages_read = getrusage(RUSAGE_THREAD).ru_majflt
 
     def close(self) -> None:
         """Wait for the threads."""
