@@ -1,7 +1,8 @@
 """Reads a job's results as fast as they come: `python bench/gateway_read.py PORT JOB_ID`.
 
-The frames are not looked into. A line of JSON: bytes of all messages, frames, seconds from the
-request to the end, and how many of them this process had a processor.
+The channel is as the Python client's; the frames are not looked into. A line of JSON: bytes of all
+messages, frames, seconds from the request to the end, and how many of them this process had a
+processor.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 
 import grpc
 
+from visavis.client.channel import options
 from visavis.v1 import job_service_pb2 as v1
 
 PATH = "/visavis.v1.JobService/ReadResults"
@@ -21,8 +23,8 @@ PATH = "/visavis.v1.JobService/ReadResults"
 async def main(port: int, job_id: str) -> None:
     """Read everything once."""
     request = v1.ReadResultsRequest(job_id=job_id).SerializeToString()
-    options = [("grpc.max_receive_message_length", -1)]
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options) as channel:
+    chosen = options(is_local=True)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", chosen) as channel:
         await channel.channel_ready()
         size = frames = 0
         began, spent = time.perf_counter(), time.process_time()

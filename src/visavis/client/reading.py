@@ -60,9 +60,11 @@ class Reading:
         DamageError
             If it is not what its digests say, or not what comes next.
         """
-        if hashlib.sha256(answer.arrow).hexdigest() != answer.arrow_sha256:
+        # Each look at the field would copy it.
+        arrow = answer.arrow
+        if hashlib.sha256(arrow).hexdigest() != answer.arrow_sha256:
             raise _damage("the frame does not fit its digest")
-        version, table = decoding.version(answer.version), decoding.table_of(answer.arrow)
+        version, table = decoding.version(answer.version), decoding.table_of(arrow)
         self._check_next(version, table, answer)
         if self._rows is not None:
             self._rows.append(table)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, Final
 
 import grpc
@@ -16,8 +17,12 @@ from visavis.gateway.results import Frame, ResultReader, Spot, message_of
 
 __all__ = ["Frames", "Seats", "busy", "looked_at"]
 
-#: Frames made ahead of the one that is being written.
-_AHEAD: Final = 3
+#: Frames that a thread makes before it hands them over: each change of threads costs about a
+#: tenth of making one.
+_AT_ONCE: Final = 2
+
+#: How often so many lie ready, beside those that are written and those that are made.
+_AHEAD: Final = 1
 
 
 class Seats:
@@ -45,23 +50,30 @@ def busy(reason: str) -> RefusedError:
 
 
 class Frames:
-    """Messages of a result, made in threads a little ahead of who writes them."""
+    """Messages of a result, made in threads a little ahead of who writes them.
+
+    Attributes
+    ----------
+    is_stopped : bool
+        Who wrote them has gone.
+    """
 
     def __init__(self, pool: ThreadPoolExecutor, reader: ResultReader, spot: Spot) -> None:
+        self.is_stopped = False
         self._pool = pool
         self._reader = reader
         self._version = version_in(reader.result.plan)
-        self._made: asyncio.Queue[bytes | Exception | None]
+        self._made: asyncio.Queue[list[bytes] | Exception]
         self._made = asyncio.Queue(_AHEAD)
         self._task = asyncio.create_task(self._make(spot))
 
-    async def next(self) -> bytes | None:
-        """The next message; None behind the last.
+    async def next(self) -> list[bytes]:
+        """The next messages; none behind the last.
 
         Raises
         ------
         VisavisError
-            What went wrong when it was made.
+            What went wrong when they were made.
         """
         made = await self._made.get()
         if isinstance(made, Exception):
@@ -70,6 +82,7 @@ class Frames:
 
     def stop(self) -> None:
         """Make no more, and keep nothing."""
+        self.is_stopped = True
         self._task.cancel()
         while not self._made.empty():
             self._made.get_nowait()
@@ -86,21 +99,20 @@ class Frames:
                     ahead.add_done_callback(looked_at)
                 row = spot.row if index == spot.part_index else 0
                 frames = reader.frames(batch, Spot(index, row))
-                while True:
-                    made = await loop.run_in_executor(self._pool, self._next_of, frames)
-                    if made is None:
-                        break
-                    await self._made.put(made)
-            await self._made.put(None)
+                made = [b""] * _AT_ONCE
+                while len(made) == _AT_ONCE:
+                    made = await loop.run_in_executor(self._pool, self._some_of, frames)
+                    if made:
+                        await self._made.put(made)
+            await self._made.put([])
         except Exception as error:
             await self._made.put(error)
         finally:
             if ahead is not None:
                 ahead.cancel()
 
-    def _next_of(self, frames: Iterator[Frame]) -> bytes | None:
-        frame = next(frames, None)
-        return None if frame is None else message_of(frame, self._version)
+    def _some_of(self, frames: Iterator[Frame]) -> list[bytes]:
+        return [message_of(frame, self._version) for frame in islice(frames, _AT_ONCE)]
 
 
 def looked_at(future: asyncio.Future[Any]) -> None:

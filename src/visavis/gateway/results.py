@@ -16,7 +16,6 @@ import base64
 import binascii
 import hashlib
 import struct
-from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -58,6 +57,9 @@ _REASON_BYTES: Final = 8 + 4 + 1
 #: Of a field of bytes: its number, shifted, and how it is written.
 _ARROW_TAG: Final = bytes([v1.ReadResultsResponse.ARROW_FIELD_NUMBER << 3 | 2])
 
+#: Ends a stream: no more messages.
+_ARROW_END: Final = b"\xff\xff\xff\xff\0\0\0\0"
+
 Offsets = npt.NDArray[np.int32]
 
 
@@ -78,7 +80,8 @@ class Frame(NamedTuple):
 
     Attributes
     ----------
-    arrow : pyarrow.Buffer
+    arrow : tuple of buffers
+        One whole Arrow IPC stream, end to end.
     sha256 : str
         Of `arrow`, in hex.
     token : str
@@ -89,7 +92,7 @@ class Frame(NamedTuple):
         Empty but where the part, the last part ends.
     """
 
-    arrow: pa.Buffer
+    arrow: tuple[pa.Buffer | bytes, ...]
     sha256: str
     token: str
     part_index: int
@@ -129,7 +132,8 @@ def message_of(frame: Frame, version: version_pb2.ServingVersion) -> bytes:
         part_digest=frame.part_digest,
         result_digest=frame.result_digest,
     )
-    return b"".join((_ARROW_TAG, _varint(frame.arrow.size), frame.arrow, rest.SerializeToString()))
+    size = _varint(sum(map(len, frame.arrow)))
+    return b"".join((_ARROW_TAG, size, *frame.arrow, rest.SerializeToString()))
 
 
 def _varint(number: int) -> bytes:
@@ -201,7 +205,7 @@ class ResultReader:
         ------
         CorruptionError
         """
-        table = plain(self.result.part(index)).combine_chunks()
+        table = plain(self.result.part(index, is_threaded=False)).combine_chunks()
         batches = table.to_batches()
         if not batches:
             return pa.RecordBatch.from_pylist([], schema=table.schema)
@@ -218,15 +222,17 @@ class ResultReader:
         """
         entry = self.result.manifest.parts[spot.part_index]
         is_last = spot.part_index + 1 == self.part_count
+        schema = batch.schema.serialize()
         weights, begin = _Weights(batch), spot.row
         while True:
             end = _cut(weights, begin, batch.num_rows)
-            arrow = _stream(batch.slice(begin, end - begin))
+            # Of its exact size, where a writer's sink grows and is copied.
+            arrow = (schema, batch.slice(begin, end - begin).serialize(), _ARROW_END)
             is_end = end == batch.num_rows
             after = Spot(spot.part_index + 1, 0) if is_end else Spot(spot.part_index, end)
             yield Frame(
                 arrow,
-                hashlib.sha256(arrow).hexdigest(),
+                _digest(arrow),
                 self.token(after),
                 spot.part_index,
                 end - begin,
@@ -274,8 +280,7 @@ def _offsets(column: pa.Array) -> Offsets:
 def _cut(weights: _Weights, begin: int, count: int) -> int:
     """Where a frame that begins at a row ends: at least a row further, if there is one."""
     weight_before = weights.before(begin)
-    rows = range(begin, count + 1)
-    end = begin + bisect_right(rows, weight_before + FRAME_BYTES, key=weights.before) - 1
+    end = _last_within(weights, begin, count, weight_before + FRAME_BYTES)
     end = min(max(end, begin + 1), count)
     weight = weights.before(end) - weight_before
     if weight > MESSAGE_BYTES_MAX - _SLACK:
@@ -284,12 +289,33 @@ def _cut(weights: _Weights, begin: int, count: int) -> int:
     return end
 
 
-def _stream(batch: pa.RecordBatch) -> pa.Buffer:
-    """One whole Arrow IPC stream."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    return sink.getvalue()
+def _last_within(weights: _Weights, low: int, high: int, limit: int) -> int:
+    """The last row of `low` … `high` before which there are no more than `limit` bytes.
+
+    Rows that weigh about the same are found by proportion in a few looks; every other look halves
+    what is left, whatever they weigh.
+    """
+    weight_low, weight_high = weights.before(low), weights.before(high)
+    if weight_high <= limit:
+        return high
+    is_even = False
+    while high - low > 1:
+        step = (high - low) * (limit - weight_low) // (weight_high - weight_low)
+        row = (low + high) // 2 if is_even else min(max(low + step, low + 1), high - 1)
+        weight = weights.before(row)
+        if weight <= limit:
+            low, weight_low = row, weight
+        else:
+            high, weight_high = row, weight
+        is_even = not is_even
+    return low
+
+
+def _digest(pieces: tuple[pa.Buffer | bytes, ...]) -> str:
+    found = hashlib.sha256()
+    for piece in pieces:
+        found.update(piece)
+    return found.hexdigest()
 
 
 def _sealed(said: bytes) -> bytes:

@@ -85,8 +85,14 @@ class Result:
         """Opportunities in all."""
         return sum(part.opportunity_count for part in self.manifest.parts)
 
-    def part(self, index: int) -> pa.Table:
+    def part(self, index: int, *, is_threaded: bool = True) -> pa.Table:
         """The opportunities of one part, customers in order of their ids, best first.
+
+        Parameters
+        ----------
+        index : int
+        is_threaded : bool
+            See `read_part`.
 
         Raises
         ------
@@ -94,7 +100,7 @@ class Result:
             If any byte of it is not as it was written.
         """
         entry = self.manifest.parts[index]
-        table = read_part(self.place, entry.file, entry.sha256)
+        table = read_part(self.place, entry.file, entry.sha256, is_threaded=is_threaded)
         if table.num_rows != entry.opportunity_count:
             raise CorruptionError(f"{self.place}/{entry.file} does not hold what the manifest says")
         return table.replace_schema_metadata(None)
