@@ -295,17 +295,16 @@ class JobService(JobServiceServicer):
             stack.enter_context(self._readers.one("read"))
             frames = Frames(self._reading, reader, spot)
             stack.callback(frames.stop)
-            while made := await frames.next():
-                for frame in made:
-                    self._check_draining()
-                    # Cheaper than a task of each write, to wait for.
-                    stalled = loop.call_later(_STALL_S, stack.close)
-                    try:
-                        await call.write(frame)
-                    finally:
-                        stalled.cancel()
-                    if frames.is_stopped:
-                        raise busy(f"nothing was read for {_STALL_S:g} s: go on behind this frame")
+            while (frame := await frames.next()) is not None:
+                self._check_draining()
+                # Cheaper than a task of each write, to wait for.
+                stalled = loop.call_later(_STALL_S, stack.close)
+                try:
+                    await call.write(frame)
+                finally:
+                    stalled.cancel()
+                if frames.is_stopped:
+                    raise busy(f"nothing was read for {_STALL_S:g} s: go on behind this frame")
 
     def _opened(self, request: v1.ReadResultsRequest) -> tuple[ResultReader, Spot]:
         status = self._status(request.job_id)

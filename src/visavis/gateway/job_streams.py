@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -63,27 +64,31 @@ class Frames:
         self._pool = pool
         self._reader = reader
         self._version = version_in(reader.result.plan)
+        self._ready: deque[bytes] = deque()
         self._made: asyncio.Queue[list[bytes] | Exception]
         self._made = asyncio.Queue(_AHEAD)
         self._task = asyncio.create_task(self._make(spot))
 
-    async def next(self) -> list[bytes]:
-        """The next messages; none behind the last.
+    async def next(self) -> bytes | None:
+        """The next message; None behind the last.
 
         Raises
         ------
         VisavisError
-            What went wrong when they were made.
+            What went wrong when it was made.
         """
-        made = await self._made.get()
-        if isinstance(made, Exception):
-            raise made
-        return made
+        if not self._ready:
+            made = await self._made.get()
+            if isinstance(made, Exception):
+                raise made
+            self._ready.extend(made)
+        return self._ready.popleft() if self._ready else None
 
     def stop(self) -> None:
         """Make no more, and keep nothing."""
         self.is_stopped = True
         self._task.cancel()
+        self._ready.clear()
         while not self._made.empty():
             self._made.get_nowait()
 
