@@ -40,8 +40,8 @@ TIMEOUT_S: Final = 10.0
 #: Of a message, either way, as of the server.
 MESSAGE_BYTES_MAX: Final = 4 * 2**20
 
-#: In what pieces a server may send: HTTP/2's default of 16 KiB costs a result that is read by
-#: megabytes more, on both sides; behind large pieces other calls would wait on a slow line.
+#: In what pieces a server may send: HTTP/2's default of 16 KiB costs who reads a result by
+#: megabytes more; behind much larger pieces other calls would wait on a slow line.
 _HTTP_FRAME_BYTES: Final = 128 * 2**10
 
 #: A silent connection is asked whether it still stands, while a call is open; at most half as often

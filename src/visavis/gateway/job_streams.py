@@ -18,8 +18,7 @@ from visavis.gateway.results import Frame, ResultReader, Spot, message_of
 
 __all__ = ["Frames", "Seats", "busy", "looked_at"]
 
-#: Frames that a thread makes before it hands them over: each change of threads costs about a
-#: tenth of making one.
+#: Frames that a thread makes before it hands them over: changing threads costs the event loop.
 _AT_ONCE: Final = 2
 
 #: How often so many lie ready, beside those that are written and those that are made.

@@ -48,8 +48,8 @@ _CUSTOMERS: Final = b"visavis.customer_count"
 _JOB: Final = b"visavis.job_id"
 _PART: Final = b"visavis.part_index"
 
-#: Of columns, nested ones by their path. Scores shrink by a tenth, and unfolding them would be half
-#: of the work of whoever reads.
+#: Of columns, nested ones by their path. Scores hardly shrink, and unfolding them is a good part of
+#: the work of whoever reads.
 _CODECS: Final = {
     **dict.fromkeys(("propensity", "expected_value"), "none"),
     **dict.fromkeys(("customer_id", "rank", "capability_id", "control"), "zstd"),
