@@ -33,13 +33,17 @@ constexpr std::int64_t guess_rows_min = 16;
 
 // Candidates that a row's pool takes beyond the K′ it must be able to keep, before it is condensed.
 constexpr std::int64_t pool_slack = 192;
+// Candidates of the next row whose weights are asked for while a row is scored.
+constexpr std::int64_t asked_ahead = 32;
 constexpr std::int64_t pools_bytes = 1024 * 1024;
 
-// Pairs of one row that the bound has not excluded, each with z within `margin` of `z`.
-struct Pool {
-  std::int32_t* place;
-  float* z;
-  float* margin;
+// A pair of a row that the bound has not excluded: its z, `h` included, lies within `margin` of `z`.
+// Side by side, for a row's next one is written long after its last.
+struct Candidate {
+  std::int32_t place;
+  float z;
+  float margin;
+  float h;
 };
 
 // How far the search for one row's opportunities is.
@@ -71,9 +75,7 @@ class MatchScreener {
         least_(rows_.capacity()),
         adjusted_(rows_.capacity()),
         wide_(panel_.padded_columns),
-        place_(rows_.capacity() * pool_size_),
-        z_(rows_.capacity() * pool_size_),
-        margin_(rows_.capacity() * pool_size_),
+        candidates_(rows_.capacity() * pool_size_),
         keys_(whole_vectors(pool_size_)),
         guess_keys_(whole_vectors(rows_.capacity())),
         predictor_(pool_size_),
@@ -109,21 +111,18 @@ class MatchScreener {
  private:
   // Pools, too, stay in the second-level cache, as far as whole tiles of rows allow it.
   static std::int64_t rows_for(std::int64_t pool_size) {
-    const std::int64_t bytes = pool_size * static_cast<std::int64_t>(sizeof(float) * 3);
+    const std::int64_t bytes = pool_size * static_cast<std::int64_t>(sizeof(Candidate));
     return larger(Traits::rows, pools_bytes / bytes);
   }
 
   bool ok() {
     return rows_.ok() && history_.ok() && search_.ok() && threshold_.ok() && least_.ok() &&
-           adjusted_.ok() && wide_.ok() && place_.ok() && z_.ok() && margin_.ok() && keys_.ok() && guess_keys_.ok() &&
+           adjusted_.ok() && wide_.ok() && candidates_.ok() && keys_.ok() && guess_keys_.ok() &&
            predictor_.ok() && value_.ok() && cost_.ok() && worth_.ok() && propensity_.ok() &&
            index_.ok() && order_.ok() && entries_.ok() && lists_.ok() && groups_.ok();
   }
 
-  Pool pool(std::int64_t r) {
-    const std::int64_t begin = r * pool_size_;
-    return {place_.get() + begin, z_.get() + begin, margin_.get() + begin};
-  }
+  Candidate* pool(std::int64_t r) { return candidates_.get() + r * pool_size_; }
 
   // ---- passes ------------------------------------------------------------------------------
 
@@ -150,11 +149,16 @@ class MatchScreener {
     watch_.lap(&stats_->history_ns);
     for (std::int64_t block = 0; block < screen_.blocks;) block = screen_run(block);
     watch_.lap(&stats_->screen_ns);
+    std::int64_t previous = -1;
     for (std::int64_t r = 0; r < rows_.count(); ++r) {
       if (!search_[r].asked) continue;
       if (search_[r].count > kept_) condense(r);
-      settle(r);
+      // What a row needs next comes from afar: it is on its way while another row is scored.
+      ask_for_weights(r);
+      if (previous >= 0) settle(previous);
+      previous = r;
     }
+    if (previous >= 0) settle(previous);
     watch_.lap(&stats_->verify_ns);
     is_first_pass_ = false;
   }
@@ -362,7 +366,7 @@ class MatchScreener {
     };
     for (; kept != 0; kept &= kept - 1) {
       const int l = __builtin_ctzll(kept);
-      append(r, static_cast<std::int32_t>(block * places + l), {near_z(l, 0.0f), margin});
+      append(r, static_cast<std::int32_t>(block * places + l), {near_z(l, 0.0f), margin}, 0.0f);
     }
     // At +∞ nothing reaches the threshold, whatever its z.
     const float least = least_[a] - std::fabs(least_[a]) * float_slack;
@@ -371,7 +375,7 @@ class MatchScreener {
       const Adjusted& pair = history_[next];
       const float z = near_z(pair.place % places, pair.h);
       const float wider = margin + std::fabs(pair.h) * float_slack;
-      if (!(z + wider < least)) append(r, pair.place, {z, wider});
+      if (!(z + wider < least)) append(r, pair.place, {z, wider}, pair.h);
     }
     if (search_[r].count > pool_size_ - places) {
       condense(r);
@@ -380,12 +384,8 @@ class MatchScreener {
     }
   }
 
-  void append(std::int64_t r, std::int32_t place, const NearPredictor& near) {
-    const Pool candidates = pool(r);
-    const std::int64_t n = search_[r].count++;
-    candidates.place[n] = place;
-    candidates.z[n] = near.z;
-    candidates.margin[n] = near.margin;
+  void append(std::int64_t r, std::int32_t place, const NearPredictor& near, float h) {
+    pool(r)[search_[r].count++] = {place, near.z, near.margin, h};
   }
 
   // ---- pools -------------------------------------------------------------------------------
@@ -402,16 +402,16 @@ class MatchScreener {
   void raise_threshold(std::int64_t r) {
     Search& search = search_[r];
     if (search.count < kept_) return;
-    const Pool candidates = pool(r);
+    Candidate* const candidates = pool(r);
     double reached;
     if (screen_.is_uniform != 0) {
       for (std::int64_t n = 0; n < search.count; ++n) {
-        keys_[n] = ordered(candidates.z[n] - candidates.margin[n]);
+        keys_[n] = ordered(candidates[n].z - candidates[n].margin);
       }
       reached = worth_below(reached_by(keys_.get(), search.count, kept_), screen_.capability[0]);
     } else {
       for (std::int64_t n = 0; n < search.count; ++n) {
-        predictor_[n] = static_cast<double>(candidates.z[n] - candidates.margin[n]);
+        predictor_[n] = static_cast<double>(candidates[n].z - candidates[n].margin);
       }
       find_worth(r);
       for (std::int64_t n = 0; n < search.count; ++n) {
@@ -436,17 +436,17 @@ class MatchScreener {
   // Expected values, propensities and costs of a row's candidates whose z stand in predictor_.
   void find_worth(std::int64_t r) {
     const std::int64_t count = search_[r].count;
-    const std::int32_t* place = pool(r).place;
+    const Candidate* const candidates = pool(r);
     for (std::int64_t n = 0; n < count; ++n) {
-      const std::int64_t j = screen_.capability[place[n]];
+      const std::int64_t j = screen_.capability[candidates[n].place];
       value_[n] = panel_.value[j];
       cost_[n] = panel_.cost[j];
     }
     // Neighbours in a pool mostly share a link, for they come block by block.
     for (std::int64_t begin = 0; begin < count;) {
-      const std::uint8_t link = screen_.link[place[begin] / places];
+      const std::uint8_t link = screen_.link[candidates[begin].place / places];
       std::int64_t end = begin + 1;
-      while (end < count && screen_.link[place[end] / places] == link) ++end;
+      while (end < count && screen_.link[candidates[end].place / places] == link) ++end;
       find_worth_of(static_cast<Link>(link), begin, end - begin);
       begin = end;
     }
@@ -481,16 +481,16 @@ class MatchScreener {
   // Drops candidates that even the upper ends of their bounds leave below the threshold.
   void drop_candidates(std::int64_t r) {
     Search& search = search_[r];
-    const Pool candidates = pool(r);
+    Candidate* const candidates = pool(r);
     if (screen_.is_uniform != 0) {
       const float least = search.least - std::fabs(search.least) * float_slack;
       return keep_candidates(r, [&](std::int64_t n) {
-        return !(candidates.z[n] + candidates.margin[n] < least);
+        return !(candidates[n].z + candidates[n].margin < least);
       });
     }
     for (std::int64_t n = 0; n < search.count; ++n) {
       predictor_[n] =
-          static_cast<double>(candidates.z[n]) + static_cast<double>(candidates.margin[n]);
+          static_cast<double>(candidates[n].z) + static_cast<double>(candidates[n].margin);
     }
     find_worth(r);
     keep_candidates(r, [&](std::int64_t n) {
@@ -502,16 +502,22 @@ class MatchScreener {
 
   template <class Taken>
   void keep_candidates(std::int64_t r, Taken taken) {
-    const Pool candidates = pool(r);
+    Candidate* const candidates = pool(r);
     std::int64_t kept = 0;
     for (std::int64_t n = 0; n < search_[r].count; ++n) {
       const bool is_taken = taken(n);
-      candidates.place[kept] = candidates.place[n];
-      candidates.z[kept] = candidates.z[n];
-      candidates.margin[kept] = candidates.margin[n];
+      candidates[kept] = candidates[n];
       kept += is_taken ? 1 : 0;
     }
     search_[r].count = kept;
+  }
+
+  void ask_for_weights(std::int64_t r) {
+    const Candidate* const candidates = pool(r);
+    for (std::int64_t n = 0; n < smaller(search_[r].count, asked_ahead); ++n) {
+      prefetch(panel_.weights + screen_.capability[candidates[n].place] * panel_.padded_columns,
+               panel_.padded_columns);
+    }
   }
 
   // Scores every candidate of a row in float64 and offers it to the row's list.
@@ -535,12 +541,12 @@ class MatchScreener {
       const double reached = static_cast<double>(reached_by(keys_.get(), count, kept_));
       least = reached > least ? reached : least;
     }
-    const std::int32_t* place = pool(r).place;
+    const Candidate* const candidates = pool(r);
     std::int64_t taken = 0;
     for (std::int64_t n = 0; n < count; ++n) {
       // NaN reaches nothing.
       const bool reaches = worth_[n] >= least;
-      index_[taken] = static_cast<double>(screen_.capability[place[n]]);
+      index_[taken] = static_cast<double>(screen_.capability[candidates[n].place]);
       worth_[taken] = worth_[n];
       propensity_[taken] = propensity_[n];
       taken += reaches ? 1 : 0;
@@ -559,13 +565,13 @@ class MatchScreener {
 
   // z of every candidate, into predictor_.
   void find_predictors(std::int64_t r) {
-    const std::int32_t* const place = pool(r).place;
+    Candidate* const candidates = pool(r);
     const std::int64_t row = rows_.first() + r;
     widen_row(problem_.indicators, row, panel_.padded_columns, wide_.get());
     exact_predictors<Traits>(
         panel_, wide_.get(), search_[r].count,
-        [&](std::int64_t n) { return screen_.capability[place[n]]; },
-        [&](std::int64_t, std::int64_t j) { return adjustment_of(problem_.history, row, j); },
+        [&](std::int64_t n) { return screen_.capability[candidates[n].place]; },
+        [&](std::int64_t n, std::int64_t) { return candidates[n].h; },
         predictor_.get());
   }
 
@@ -578,11 +584,11 @@ class MatchScreener {
       keys_[n] = ordered(rounded_down(predictor_[n]));
     }
     raise(search, worth_below(reached_by(keys_.get(), search.count, kept_), screen_.capability[0]));
-    const Pool candidates = pool(r);
+    Candidate* const candidates = pool(r);
     std::int64_t kept = 0;
     for (std::int64_t n = 0; n < search.count; ++n) {
       const bool taken = !(predictor_[n] < static_cast<double>(search.least));
-      candidates.place[kept] = candidates.place[n];
+      candidates[kept].place = candidates[n].place;
       predictor_[kept] = predictor_[n];
       kept += taken ? 1 : 0;
     }
@@ -607,9 +613,7 @@ class MatchScreener {
   Buffer<float> least_;
   Buffer<std::int64_t> adjusted_;  // where in history_ a row's pairs of the block at hand begin
   Buffer<double> wide_;
-  Buffer<std::int32_t> place_;
-  Buffer<float> z_;
-  Buffer<float> margin_;
+  Buffer<Candidate> candidates_;
   Buffer<std::int32_t> keys_;
   Buffer<std::int32_t> guess_keys_;
   // By candidate of the row that is condensed or settled.
