@@ -1,4 +1,5 @@
-"""Builds the compiled core: one static library per kernel variant, one extension that links them.
+"""Builds the compiled core: one static library per kernel variant, one extension that links them;
+and one that gathers rows.
 
 Every variant is compiled with its own flags, so that no instruction set leaks into another file.
 Everything else about the package is declared in pyproject.toml.
@@ -77,7 +78,7 @@ class BuildExtension(build_ext):
         super().run()
 
 
-EXTENSION = Extension(
+KERNEL = Extension(
     "visavis._kernel",
     sources=[str(CSRC / "_kernel.pyx")],
     include_dirs=[str(CSRC)],
@@ -88,8 +89,15 @@ EXTENSION = Extension(
     language="c++",
 )
 
+ROWS = Extension(
+    "visavis._rows",
+    sources=[str(CSRC / "_rows.pyx")],
+    extra_compile_args=FLAGS,
+    language="c++",
+)
+
 setup(
     libraries=LIBRARIES,
-    ext_modules=cythonize([EXTENSION], build_dir="build", language_level=3),
+    ext_modules=cythonize([KERNEL, ROWS], build_dir="build", language_level=3),
     cmdclass={"build_ext": BuildExtension},
 )

@@ -1,6 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Binding of csrc/kernel.h. Takes arrays that visavis.kernel has checked; releases the GIL."""
 
+from libc.math cimport NAN
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.string cimport memset
 
@@ -99,6 +100,7 @@ cdef extern from "kernel.h" namespace "visavis" nogil:
         HistoryView history
         double ev_min
         Block block
+        double guess
 
     cdef struct Stats:
         int64_t skipped_by_rule
@@ -111,6 +113,7 @@ cdef extern from "kernel.h" namespace "visavis" nogil:
         int64_t screen_ns
         int64_t verify_ns
         int64_t walk_ns
+        double guess
 
     cdef struct MatchOutput:
         int64_t k
@@ -346,6 +349,7 @@ cdef class BoundProblem:
         double ev_min,
         int64_t block_rows,
         int64_t block_capabilities,
+        double guess,
     ):
         self._owned = (
             indicators, panel, dense, planes, plane_index, indptr, capability_index, adjustment
@@ -370,6 +374,7 @@ cdef class BoundProblem:
         self.problem.ev_min = ev_min
         self.problem.block.rows = block_rows
         self.problem.block.capabilities = block_capabilities
+        self.problem.guess = guess
 
 
 cdef tuple _status(Status status):
@@ -418,7 +423,7 @@ def match(
     double[:, ::1] propensity not None,
     int32_t[::1] opportunity_count not None,
 ):
-    """Fills the four outputs; returns (status, stats, nanoseconds by stage)."""
+    """Fills the four outputs; returns (status, stats, nanoseconds by stage, what to guess next)."""
     cdef Limits c_limits
     cdef MatchOutput out
     cdef Stats stats
@@ -427,6 +432,7 @@ def match(
     c_limits.product, c_limits.channel, c_limits.family = limits
     _require_screen(chosen, bound)
     memset(&stats, 0, sizeof(Stats))
+    stats.guess = NAN
     out.k = capability_index.shape[1]
     out.capability_index = &capability_index[0, 0]
     out.expected_value = &expected_value[0, 0]
@@ -434,7 +440,7 @@ def match(
     out.opportunity_count = &opportunity_count[0]
     with nogil:
         status = chosen.match(bound.problem, c_limits, out, &stats)
-    return _status(status), _stats(stats), _nanoseconds(stats)
+    return _status(status), _stats(stats), _nanoseconds(stats), stats.guess
 
 
 def verify(

@@ -127,6 +127,9 @@ struct Problem {
   HistoryView history;
   double ev_min;  // −inf = no minimum
   Block block;
+  // What a match of rows like these has learned (Stats), so that the first rows need not find out;
+  // NaN = nothing. No result depends on it.
+  double guess;
 };
 
 // skipped_by_rule + skipped_by_bound + screened = rows × capabilities.
@@ -143,6 +146,7 @@ struct Stats {
   std::int64_t screen_ns;
   std::int64_t verify_ns;
   std::int64_t walk_ns;
+  double guess;  // for the next match of rows like these
 };
 
 struct MatchOutput {

@@ -50,6 +50,7 @@ struct Candidate {
 struct Search {
   double threshold;    // in expected value: K′ pairs are known, or guessed, to reach it
   double guess;        // the guessed one; −∞ where there is none
+  double reach;        // how far the row's largest z lie above the mean bias, but for a factor
   float least;         // the threshold in z, for uniform catalogs
   std::int64_t count;  // of candidates
   bool asked;          // the pass at hand is about it
@@ -68,6 +69,8 @@ class MatchScreener {
         stats_(stats),
         kept_(list_capacity(problem, limits, out.k)),
         pool_size_(3 * kept_ + pool_slack + places),
+        guess_(problem.guess),
+        mean_bias_(mean_bias()),
         rows_(problem, rows_for(pool_size_), is_limited(limits)),
         history_(problem.history, panel_),
         search_(rows_.capacity()),
@@ -94,8 +97,9 @@ class MatchScreener {
     const std::int64_t rows = problem_.indicators.rows;
     for (std::int64_t first = 0; first < rows; first += rows_.count()) {
       // The first rows teach the others what threshold to guess, so they are few.
+      const bool is_blind = first == 0 && !(guess_ > -INFINITY);
       const std::int64_t most =
-          first == 0 ? smaller(rows_.capacity(), first_rows) : rows_.capacity();
+          is_blind ? smaller(rows_.capacity(), first_rows) : rows_.capacity();
       rows_.take(first, history_.rows_from(first, smaller(most, rows - first)));
       begin_rows();
       watch_.lap(&stats_->quantise_ns);
@@ -105,6 +109,7 @@ class MatchScreener {
       while (walk_lists()) screen_all();
       watch_.lap(&stats_->walk_ns);
     }
+    stats_->guess = learned_;
     return {};
   }
 
@@ -130,15 +135,17 @@ class MatchScreener {
     is_first_pass_ = true;
     for (std::int64_t r = 0; r < rows_.count(); ++r) {
       Search& search = search_[r];
+      search.count = 0;
+      if (rows_.has_closed()) rows_.reset_closed(r);
+      const std::int64_t closed = rows_.count_closed(r, screen_.valid);
+      stats_->skipped_by_rule += closed;
+      search.reach = reach_of(r, rows_.count_admitted(r) - closed);
       search.guess = guess_for(r);
       set_threshold(search, search.guess > -INFINITY ? search.guess : problem_.ev_min);
-      search.count = 0;
       search.asked = true;
       search.finished = false;
       search.taken = 0;
       lists_[r] = TopK(entries_.get() + r * kept_, kept_);
-      if (rows_.has_closed()) rows_.reset_closed(r);
-      stats_->skipped_by_rule += rows_.count_closed(r, screen_.valid);
     }
   }
 
@@ -187,22 +194,46 @@ class MatchScreener {
   void learn_guess() {
     std::int64_t full = 0;
     for (std::int64_t r = 0; r < rows_.count(); ++r) {
-      if (!lists_[r].full()) continue;
+      if (!lists_[r].full() || !(search_[r].reach > 0.0)) continue;
       const double reached = lists_[r].last().expected_value;
-      guess_keys_[full++] = ordered(screen_.is_uniform != 0
-                                        ? block_least(0, reached) / rows_[r].norm
-                                        : static_cast<float>(reached));
+      guess_keys_[full++] = ordered(
+          screen_.is_uniform != 0
+              ? static_cast<float>((block_least(0, reached) - mean_bias_) / search_[r].reach)
+              : static_cast<float>(reached));
     }
     guess_ = -INFINITY;
     if (full < guess_rows_min || full < rows_.count() - rows_.count() / 10) return;
-    guess_ = reached_by(guess_keys_.get(), full, full - full / 50);
+    guess_ = reached_by(guess_keys_.get(), full, full - full / 100);
+    if (guess_ > -INFINITY) learned_ = guess_;
+  }
+
+  // Of so many normal numbers with the row's size for their deviation, what K′ of them reach, roughly
+  // (Abramowitz and Stegun, 26.2.22); 0 where that is no more than a few times K′.
+  double reach_of(std::int64_t r, std::int64_t open) {
+    const double share = static_cast<double>(kept_) / static_cast<double>(larger(open, 1));
+    if (!(share < 0.25)) return 0.0;
+    const double t = std::sqrt(-2.0 * log_near(share));
+    const double deviations = t - (2.30753 + 0.27061 * t) / (1.0 + t * (0.99229 + 0.04481 * t));
+    return deviations * static_cast<double>(rows_[r].norm);
+  }
+
+  // Of some capabilities all over the catalog.
+  double mean_bias() const {
+    constexpr std::int64_t some = 64;
+    const std::int64_t count = smaller(some, panel_.capabilities);
+    double sum = 0.0;
+    for (std::int64_t n = 0; n < count; ++n) {
+      sum += static_cast<double>(panel_.bias[n * panel_.capabilities / count]);
+    }
+    return sum / static_cast<double>(count);
   }
 
   double guess_for(std::int64_t r) {
-    if (!(guess_ > -INFINITY)) return -INFINITY;
-    const double guess = screen_.is_uniform != 0
-                             ? worth_below(guess_ * rows_[r].norm, screen_.capability[0])
-                             : static_cast<double>(guess_);
+    if (!(guess_ > -INFINITY) || !(search_[r].reach > 0.0)) return -INFINITY;
+    const double guess =
+        screen_.is_uniform != 0
+            ? worth_below(mean_bias_ + guess_ * search_[r].reach, screen_.capability[0])
+            : guess_;
     return guess > problem_.ev_min && guess < INFINITY ? guess : -INFINITY;
   }
 
@@ -604,7 +635,9 @@ class MatchScreener {
   const std::int64_t pool_size_;
   Stopwatch watch_;
   bool is_first_pass_ = true;
-  float guess_ = -INFINITY;
+  double guess_;
+  double learned_ = NAN;
+  const double mean_bias_;
   ScreenedRows<Traits> rows_;
   HistoryByBlock history_;
   Buffer<Search> search_;

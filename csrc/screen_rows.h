@@ -149,6 +149,8 @@ class ScreenedRows {
         stride_(screen_.padded_columns),
         capacity_(smaller(rows_max, rows_together(problem))),
         plane_(screen_.blocks),
+        run_end_(screen_.blocks),
+        run_members_(screen_.blocks),
         rows_(capacity_),
         // A tile may read, and ignore, as many rows as it has beyond the last one.
         quantised_((capacity_ + Traits::rows) * stride_),
@@ -161,18 +163,20 @@ class ScreenedRows {
         scaled_(stride_),
         rest_(stride_),
         sums_(Traits::rows * places) {
-    if (!plane_.ok()) return;
+    if (!plane_.ok() || !run_end_.ok() || !run_members_.ok()) return;
     always_closed_ = problem.history.indptr != nullptr || problem.eligibility.dense != nullptr;
     for (std::int64_t b = 0; b < screen_.blocks; ++b) {
       plane_[b] = plane_of(b);
-      always_closed_ = always_closed_ || plane_[b] == mixed;
+      has_mixed_ = has_mixed_ || plane_[b] == mixed;
     }
+    always_closed_ = always_closed_ || has_mixed_;
+    find_runs();
     ever_closed_ = always_closed_ || closes;
     if (ever_closed_) closed_.allocate(capacity_ * screen_.blocks);
   }
 
   bool ok() {
-    return plane_.ok() && rows_.ok() && quantised_.ok() && gathered_.ok() && active_.ok() &&
+    return plane_.ok() && run_end_.ok() && run_members_.ok() && rows_.ok() && quantised_.ok() && gathered_.ok() && active_.ok() &&
            norm_.ok() && error_.ok() && inverse_step_.ok() && base_.ok() && scaled_.ok() &&
            rest_.ok() && sums_.ok() && (!ever_closed_ || closed_.ok());
   }
@@ -205,23 +209,39 @@ class ScreenedRows {
 
   // Closes again what rules close in blocks of many planes or of a dense matrix, and nothing else.
   void reset_closed(std::int64_t r) {
+    std::uint64_t* const closed = closed_.get() + r * screen_.blocks;
     for (std::int64_t block = 0; block < screen_.blocks; ++block) {
-      std::uint64_t word = ~screen_.valid[block];
+      closed[block] = ~screen_.valid[block];
+    }
+    if (!has_mixed_) return;
+    for (std::int64_t block = 0; block < screen_.blocks; ++block) {
+      std::uint64_t word = closed[block];
       if (plane_[block] == mixed) {
         const std::int32_t* members = screen_.capability + block * places;
         for (std::int64_t l = 0; l < places && members[l] >= 0; ++l) {
           word |= static_cast<std::uint64_t>(allowed(r, members[l]) ? 0 : 1) << l;
         }
       }
-      closed_[r * screen_.blocks + block] = word;
+      closed[block] = word;
     }
   }
 
-  // Pairs that rules have closed one by one, among some places of each block.
+  // Pairs that rules have closed one by one, among some places of each block; before anything else is
+  // closed to the row.
   std::int64_t count_closed(std::int64_t r, const std::uint64_t* among) {
     std::int64_t count = 0;
-    for (std::int64_t block = 0; has_closed_ && block < screen_.blocks; ++block) {
+    for (std::int64_t block = 0; has_mixed_ && block < screen_.blocks; ++block) {
       count += __builtin_popcountll(among[block] & ~open(r, block));
+    }
+    return count;
+  }
+
+  // Places of the blocks whose planes hold for a row.
+  std::int64_t count_admitted(std::int64_t r) {
+    std::int64_t count = 0;
+    for (std::int64_t run = 0; run < runs_; ++run) {
+      const std::int32_t plane = plane_[run_end_[run] - 1];
+      count += plane_holds(problem_.eligibility, first_ + r, plane) ? run_members_[run] : 0;
     }
     return count;
   }
@@ -354,6 +374,15 @@ class ScreenedRows {
     return larger(1, smaller(rows, problem.indicators.rows));
   }
 
+  // Successive blocks that one plane decides.
+  void find_runs() {
+    for (std::int64_t block = 0; block < screen_.blocks; ++block) {
+      if (block == 0 || plane_[block] != plane_[block - 1]) run_members_[runs_++] = 0;
+      run_members_[runs_ - 1] += __builtin_popcountll(screen_.valid[block]);
+      run_end_[runs_ - 1] = block + 1;
+    }
+  }
+
   // The plane that all capabilities of a block share, `everybody` or `mixed`.
   std::int32_t plane_of(std::int64_t block) const {
     if (problem_.eligibility.dense != nullptr) return mixed;
@@ -375,9 +404,13 @@ class ScreenedRows {
   std::int64_t count_ = 0;
   bool ever_closed_ = false;
   bool always_closed_ = false;
+  bool has_mixed_ = false;
+  std::int64_t runs_ = 0;
   bool has_closed_ = false;
   Buffer<std::uint64_t> closed_;  // per row and block: places that are not to be screened
   Buffer<std::int32_t> plane_;
+  Buffer<std::int64_t> run_end_;
+  Buffer<std::int64_t> run_members_;
   Buffer<QuantisedRow> rows_;
   Buffer<std::int8_t> quantised_;
   Buffer<std::int8_t> gathered_;

@@ -48,6 +48,7 @@ class BoundProblem:
         ev_min: float,
         block_rows: int,
         block_capabilities: int,
+        guess: float,
     ) -> None: ...
 
 def validate(bound: BoundProblem) -> tuple[int, int, int]: ...
@@ -59,7 +60,7 @@ def match(
     expected_value: npt.NDArray[np.float64],
     propensity: npt.NDArray[np.float64],
     opportunity_count: npt.NDArray[np.int32],
-) -> tuple[tuple[int, int, int], dict[str, int], dict[str, int]]: ...
+) -> tuple[tuple[int, int, int], dict[str, int], dict[str, int], float]: ...
 def verify(
     variant: int,
     bound: BoundProblem,

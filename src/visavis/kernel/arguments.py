@@ -17,6 +17,7 @@ __all__ = [
     "any_array",
     "as_array",
     "as_count",
+    "as_guess",
     "as_not_negative",
     "as_number",
     "as_parts",
@@ -137,6 +138,13 @@ def as_count(value: int, field: str) -> int:
     if value < 0:
         raise InputError(f"must be at least 0, got {value}", field=field)
     return int(value)
+
+
+def as_guess(value: object) -> float:
+    """A float64, NaN for none."""
+    if isinstance(value, float):
+        return value
+    raise SchemaError(f"must be a number, got {value!r}", field="guess")
 
 
 def as_number(value: object, field: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -14,6 +15,7 @@ from visavis.domain import MAGNITUDE_MAX
 from visavis.errors import InputError, LimitError
 from visavis.kernel.arguments import (
     as_array,
+    as_guess,
     as_number,
     as_parts,
     as_positive,
@@ -167,6 +169,7 @@ def match(
     ev_min: float | None = 0.0,
     variant: str | None = None,
     block: tuple[int, int] = (0, 0),
+    guess: float = math.nan,
 ) -> MatchResult:
     """The best opportunities of every customer, exactly.
 
@@ -186,6 +189,9 @@ def match(
         See `choose_variant`.
     block : (int, int)
         Rows and capabilities handled together; 0 = the variant's choice. No result depends on it.
+    guess : float
+        The ``guess`` of an earlier result over the same panel, which spares the first customers
+        looking for a threshold; NaN = none. No result depends on it.
 
     Returns
     -------
@@ -206,10 +212,10 @@ def match(
         limits=limits,
         ev_min=ev_min,
     )
-    problem = bound(request, panel, block)
+    problem = bound(request, panel, block, as_guess(guess))
     result = empty_match(request.customer_count, request.k)
     if request.customer_count:
-        status, stats, nanoseconds = _kernel.match(
+        status, stats, nanoseconds, learned = _kernel.match(
             chosen.index,
             problem,
             limit_numbers(request.limits),
@@ -221,6 +227,8 @@ def match(
         check_status(status, request.indicators)
         result.stats.update(stats)
         result.nanoseconds.update(nanoseconds)
+        if not math.isnan(learned):
+            result = replace(result, guess=learned)
     return result
 
 

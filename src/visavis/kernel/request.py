@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from visavis import _kernel
+from visavis._rows import entries_of
 from visavis.errors import InputError, LimitError, SchemaError
 from visavis.kernel.arguments import (
     any_array,
@@ -53,10 +54,7 @@ def history_of(history: History, rows: Int64) -> History:
     if len(rows) and np.array_equal(begin[1:], end[:-1]):
         # Neighbouring rows need no copy of the entries.
         return History(np.append(begin, end[-1]), *history[1:])
-    sizes = end - begin
-    indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    entries = np.arange(indptr[-1]) + np.repeat(begin - indptr[:-1], sizes)
-    return History(indptr, history.capability_index[entries], history.adjustment[entries])
+    return History(*entries_of(*history, rows))
 
 
 class Request(NamedTuple):
@@ -124,7 +122,9 @@ def request_of(
     return Request(x, size, eligible, history, Limits(*given), least)
 
 
-def bound(request: Request, panel: Panel, block: tuple[int, int] = (0, 0)) -> _kernel.BoundProblem:
+def bound(
+    request: Request, panel: Panel, block: tuple[int, int] = (0, 0), guess: float = math.nan
+) -> _kernel.BoundProblem:
     """Bind a request and a panel for the compiled core."""
     dense = planes = plane_index = indptr = capability_index = adjustment = None
     if isinstance(request.eligible, Eligibility):
@@ -148,6 +148,7 @@ def bound(request: Request, panel: Panel, block: tuple[int, int] = (0, 0)) -> _k
         request.ev_min,
         rows,
         width,
+        guess,
     )
 
 

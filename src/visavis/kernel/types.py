@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import NamedTuple, TypeAlias
@@ -154,6 +155,9 @@ class MatchResult:
         What a screened variant spent on ``quantise`` (reading rows), ``history`` (pairs with an
         adjustment), ``screen`` (products and bounds), ``verify`` (exact scores and lists) and
         ``walk`` (limits); of the portable variant, zeros.
+    guess : float
+        What the next match of customers like these may be given; NaN where too few were matched.
+        Not promised bytes.
     """
 
     capability_index: Int32
@@ -162,6 +166,7 @@ class MatchResult:
     opportunity_count: Int32
     stats: dict[str, int]
     nanoseconds: dict[str, int]
+    guess: float = math.nan
 
 
 @dataclass(frozen=True, slots=True, eq=False)

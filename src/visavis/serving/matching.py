@@ -188,6 +188,7 @@ def found_in(
         limits=terms.limits,
         ev_min=terms.ev_min,
         variant=engine.variant,
+        guess=version.guess,
     )
     counts = result.opportunity_count
     of_asked = counts
@@ -217,6 +218,8 @@ def _flat(result: MatchResult) -> tuple[Int32, Float64, Float64]:
     if len(counts) == 1:
         cut = slice(0, int(counts[0]))
         return cells[0][0, cut], cells[1][0, cut], cells[2][0, cut]
+    if (counts == cells[0].shape[1]).all():
+        return cells[0].ravel(), cells[1].ravel(), cells[2].ravel()
     held = np.arange(cells[0].shape[1]) < counts[:, None]
     return cells[0][held], cells[1][held], cells[2][held]
 

@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from visavis import kernel
 from visavis.catalog import Catalog
 from visavis.catalog.wording import placeholders
 from visavis.eligibility import with_spare
@@ -27,6 +28,7 @@ from visavis.engine import Engine
 from visavis.engine.matches import reason_order
 from visavis.errors import InputError
 from visavis.kernel import Eligibility, History
+from visavis.kernel.request import history_of
 from visavis.policy import Policy
 from visavis.serving.customers import Customers, Part
 
@@ -36,6 +38,10 @@ __all__ = ["HISTORY_BYTES", "ServingVersion", "Version"]
 HISTORY_BYTES: Final = 2**30 - 2**28
 
 _ENTRY_BYTES: Final = 8
+
+#: Customers all over the base who are matched once to know what the best pairs of the others will
+#: reach. The kernel learns from the last 192 rows that it has had.
+_TEACHERS: Final = 240
 
 Int64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -165,7 +171,7 @@ class Version:
             assert np.array_equal(each.eligible.plane_index, plane_index)  # noqa: S101
         planes = np.concatenate([each.eligible.planes for each in parts])
         kept = next((i for i, each in enumerate(parts) if each.history is None), len(parts))
-        return cls(
+        version = cls(
             customers,
             engine,
             *digests,
@@ -175,6 +181,28 @@ class Version:
             _joined([each.history for each in parts[:kept] if each.history is not None]),
             int(customers.starts[kept]),
         )
+        # Now, so that no request waits for it.
+        _ = version.guess
+        return version
+
+    @cached_property
+    def guess(self) -> float:
+        """What some customers teach the kernel of all others: see `kernel.match`."""
+        count = self.customers.count
+        rows = np.arange(_TEACHERS) * count // _TEACHERS if count else np.zeros(0, np.int64)
+        rows = rows[~self.is_out[rows]]
+        kept = self.history_rows == count and len(self.history.adjustment)
+        result = kernel.match(
+            self.customers.indicators(rows),
+            self.engine.panel,
+            k=self.policy.k,
+            eligible=Eligibility(self.eligible.planes[rows], self.eligible.plane_index),
+            history=history_of(self.history, rows) if kept else None,
+            limits=self.policy.limits,
+            ev_min=None,
+            variant=self.engine.variant,
+        )
+        return result.guess
 
     @property
     def catalog(self) -> Catalog:
