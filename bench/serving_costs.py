@@ -1,7 +1,8 @@
 """What one process spends on a request, beside the kernel: `python bench/serving_costs.py`.
 
 Gaussian customers and capabilities, 20 rules over 5 channels, a few facts a customer. Figures are
-medians of single calls, so that a busy machine is heard less.
+medians of single calls, so that a busy machine is heard less. BENCH_ONLY=batches stops after what
+some customers cost together.
 """
 
 from __future__ import annotations
@@ -89,6 +90,21 @@ def told(name, work, count=300, per=1):
     return each
 
 
+def told_batches(serving, rng):
+    """By how many are asked for at once, always others: processors' time and time of each."""
+    for count in (16, 50, 100, 128, 250, 256, 500, 1_000):
+        spent, lasted = [], []
+        for _ in range(10 + 20_000 // count):
+            ids = [f"customer-{number:08d}" for number in rng.integers(0, N, count)]
+            started, began = time.perf_counter(), time.process_time()
+            serving.match(ids)
+            spent.append((time.process_time() - began) / count)
+            lasted.append((time.perf_counter() - started) / count)
+        name = f"match, {count:,} customers, each"
+        processors, elapsed = statistics.median(spent), statistics.median(lasted)
+        print(f"{name:32} {processors * 1e6:7.1f} µs of processors, {elapsed * 1e6:7.1f} µs")
+
+
 def main():
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -99,7 +115,9 @@ def main():
             started = time.perf_counter()
             with Serving.open(stored, offers, policy, journal=journal) as serving:
                 print(f"{N} customers open in {time.perf_counter() - started:.1f} s", flush=True)
-                ask(serving, rng)
+                told_batches(serving, rng)
+                if os.environ.get("BENCH_ONLY") != "batches":
+                    ask(serving, rng)
         print(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10:.0f} MiB")
 
 
@@ -122,8 +140,6 @@ def ask(serving, rng):
     channels = Context(available_channels=["email", "app"], without=Selection(families=["f3"]))
     told("match, one customer, some channels", lambda: one(context=channels))
     told("match, one customer, an attribute", lambda: one(context=Context(attributes={"age": 40})))
-    told("match, 100 customers, each", lambda: serving.match(ids[:100]), 30, 100)
-    told("match, 1,000 customers, each", lambda: serving.match(ids), 10, 1_000)
     told("match, 1,000 with 3 reasons, each", lambda: serving.match(ids, reasons=3), 10, 1_000)
     rows, _ = version.customers.rows(ids)
     block = version.customers.indicators(rows)

@@ -133,14 +133,22 @@ cdef class Rows:
         self._part_count = len(indicators)
         self._starts, self._heads, self._row_of = starts, heads, row_of
         self._count = heads.shape[0]
+        if not self._part_count or starts.shape[0] != self._part_count + 1 or starts[0] != 0:
+            raise ValueError("a start for each part, from 0 on, and the end are wanted")
+        if row_of.shape[0] != self._count or starts[self._part_count] != self._count:
+            raise ValueError("a head and its row for each row are wanted")
+        if self._count and not 0 <= np.min(row_of) <= np.max(row_of) < self._count:
+            raise ValueError("a head has a row that nobody has")
         self._parts = <Part*>malloc(self._part_count * sizeof(Part))
         if self._parts == NULL:
             raise MemoryError
         views = []
         for part in range(self._part_count):
             matrix, bounds, text = indicators[part], ends[part], texts[part]
-            if matrix.shape[0] != starts[part + 1] - starts[part]:
+            if matrix.shape[0] != starts[part + 1] - starts[part] or bounds.shape[0] <= matrix.shape[0]:
                 raise ValueError("a part has other rows than its start says")
+            if part and matrix.shape[1] != self._width:
+                raise ValueError("a part has other columns than the first")
             self._width = matrix.shape[1]
             self._parts[part].indicators = &matrix[0, 0] if matrix.shape[0] else NULL
             self._parts[part].ends = &bounds[0]

@@ -189,7 +189,7 @@ class MatchScreener {
     return any;
   }
 
-  // What 98 of 100 rows reached: their threshold by the size of the row where catalogs are uniform,
+  // What 99 of 100 rows reached: their threshold by what the row may reach where catalogs are uniform,
   // else as it is. Rows are alike as far as customers are; where they are not, guesses are low.
   void learn_guess() {
     std::int64_t full = 0;

@@ -190,6 +190,10 @@ def world(seed: int) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]:
     return (x, *pair), hints, asked
 
 
+#: None, too low, about right, too high, beyond all: nothing depends on it.
+GUESSES = [float("nan"), -float("inf"), -1e300, 0.0, 0.1, 0.3, 1.0, 10.0, 1e300, float("inf")]
+
+
 def matched_alike(
     rows: Matrix, panel: kernel.Panel, *, variant: str, **asked: Any
 ) -> kernel.MatchResult:
@@ -206,7 +210,9 @@ def test_no_opportunity_is_lost(variant: str, seed: int) -> None:
     (x, w, b, prices), hints, asked = world(seed)
     with np.errstate(all="ignore"):
         wanted = kernel.match(x, kernel.pack(w, b, **prices), variant="portable", **asked)
-        found = kernel.match(x, kernel.pack(w, b, **prices, **hints), variant=variant, **asked)
+        panel = kernel.pack(w, b, **prices, **hints)
+        guess = one_of(np.random.default_rng(seed), GUESSES)
+        found = kernel.match(x, panel, variant=variant, guess=guess, **asked)
     assert_same_match(found, wanted)
     for stats in (found.stats, wanted.stats):
         told = stats["skipped_by_rule"] + stats["skipped_by_bound"] + stats["screened"]
@@ -289,6 +295,25 @@ def test_few_pairs_are_verified(variant: str) -> None:
     stats = kernel.match(x, panel, k=10, variant=variant).stats
     assert stats["screened"] == 64 * 4_096
     assert stats["verified"] < 0.08 * stats["screened"]
+
+
+@pytest.mark.parametrize("variant", SCREENED)
+@pytest.mark.parametrize("values", [np.ones, lambda count: np.arange(count) % 7 + 1.0])
+def test_what_was_learned_of_others_spares_the_first_rows(variant: str, values: Any) -> None:
+    rng = np.random.default_rng(0)
+    x, w = gaussian(rng, (256, 128)), gaussian(rng, (4_096, 128)) / np.float32(11)
+    bias = np.full(len(w), -2.0, dtype=np.float32)
+    panel = kernel.pack(
+        w, bias, value=values(len(w)), cost=np.zeros(len(w)), link="logistic"
+    )
+    guess = kernel.match(x, panel, k=10, variant=variant).guess
+    rows = gaussian(rng, (40, 128))
+    blind = matched_alike(rows, panel, k=10, variant=variant)
+    found = matched_alike(rows, panel, k=10, variant=variant, guess=guess)
+    assert found.stats["verified"] <= blind.stats["verified"]
+    # Few rows teach nothing, and what is not known is not told.
+    assert np.isnan(kernel.match(rows[:3], panel, k=10, variant=variant).guess)
+    assert np.isnan(kernel.match(rows, panel, k=10, variant="portable").guess)
 
 
 @pytest.mark.parametrize("variant", SCREENED)

@@ -147,16 +147,12 @@ def batch_of(answer: Answer, encoding: int, field: str) -> match_v1.MatchCustome
             answer.capability_index,
             answer.propensity,
             answer.expected_value,
-            capability_ids=_plain(answer.version.catalog.column("id")),
+            capability_ids=answer.version.catalog.ids,
             is_control=answer.control,
             reasons=None if reasons is None else reason_lists(reasons, names),
         )
     )
     return response
-
-
-def _plain(ids: pa.Array | pa.ChunkedArray) -> pa.StringArray:
-    return ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
 
 
 def _arrow(table: pa.Table) -> bytes:

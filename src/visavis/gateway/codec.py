@@ -6,6 +6,7 @@ in the order of the request, best first (proto/visavis/v1/opportunity.proto).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -93,7 +94,7 @@ def encoded(
         result.capability_index[held],
         result.propensity[held],
         result.expected_value[held],
-        capability_ids=capability_ids,
+        capability_ids=capability_ids.to_pylist(),
         is_control=is_control,
         reasons=reasons,
     )
@@ -105,7 +106,7 @@ def encoded_rows(
     propensity: Floats,
     expected_value: Floats,
     *,
-    capability_ids: pa.StringArray,
+    capability_ids: Sequence[str],
     is_control: Bools,
     reasons: pa.ListArray | None = None,
 ) -> OpportunityColumns:
@@ -117,16 +118,19 @@ def encoded_rows(
     index : ndarray of shape (n,), int32
         Positions in `capability_ids`.
     propensity, expected_value : ndarray of shape (n,), float64
-    capability_ids, is_control, reasons
+    capability_ids : sequence of str
+    is_control, reasons
         As in `encoded`.
     """
     occurs = np.zeros(len(capability_ids), dtype=np.bool_)
     occurs[index] = True
-    code = np.cumsum(occurs, dtype=INT32) - INT32.type(1)
+    held = np.flatnonzero(occurs)
+    code = np.empty(len(capability_ids), dtype=INT32)
+    code[held] = np.arange(len(held))
     columns = OpportunityColumns(
         opportunity_count=_bytes(opportunity_count, INT32),
         is_control=_bytes(is_control, BYTE),
-        capability_ids=capability_ids.filter(pa.array(occurs)).to_pylist(),
+        capability_ids=map(capability_ids.__getitem__, held.tolist()),
         capability_index=_bytes(code[index], INT32),
         propensity=_bytes(propensity, FLOAT64),
         expected_value=_bytes(expected_value, FLOAT64),
