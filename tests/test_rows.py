@@ -104,7 +104,8 @@ def test_entries_of_rows_in_any_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("indptr", "row"), [([0, 2, 3], 2), ([0, 2, 3], -1), ([0, 4, 3], 0), ([0, 2, 1], 1), ([-1, 2], 0)]
+    ("indptr", "row"),
+    [([0, 2, 3], 2), ([0, 2, 3], -1), ([0, 4, 3], 0), ([0, 2, 1], 1), ([-1, 2], 0)],
 )
 def test_entries_that_are_not_there_are_refused(indptr: list[int], row: int) -> None:
     index, amount = np.zeros(3, np.int32), np.zeros(3, np.float32)

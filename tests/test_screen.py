@@ -303,9 +303,7 @@ def test_what_was_learned_of_others_spares_the_first_rows(variant: str, values: 
     rng = np.random.default_rng(0)
     x, w = gaussian(rng, (256, 128)), gaussian(rng, (4_096, 128)) / np.float32(11)
     bias = np.full(len(w), -2.0, dtype=np.float32)
-    panel = kernel.pack(
-        w, bias, value=values(len(w)), cost=np.zeros(len(w)), link="logistic"
-    )
+    panel = kernel.pack(w, bias, value=values(len(w)), cost=np.zeros(len(w)), link="logistic")
     guess = kernel.match(x, panel, k=10, variant=variant).guess
     rows = gaussian(rng, (40, 128))
     blind = matched_alike(rows, panel, k=10, variant=variant)

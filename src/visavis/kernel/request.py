@@ -54,7 +54,7 @@ def history_of(history: History, rows: Int64) -> History:
     if len(rows) and np.array_equal(begin[1:], end[:-1]):
         # Neighbouring rows need no copy of the entries.
         return History(np.append(begin, end[-1]), *history[1:])
-    return History(*entries_of(*history, rows))
+    return History(*entries_of(*history, np.ascontiguousarray(rows)))
 
 
 class Request(NamedTuple):

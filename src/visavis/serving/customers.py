@@ -316,7 +316,7 @@ class Customers:
         if len(rows) == 1:
             part, at = self.place(int(rows[0]))
             return part.base.indicators[at : at + 1]
-        return self._lying.indicators(rows)
+        return self._lying.indicators(np.ascontiguousarray(rows))
 
     def objected(self, rows: Int64) -> npt.NDArray[np.bool_]:
         """Who of some rows had objected when the base was made."""

@@ -39,9 +39,9 @@ Int32 = npt.NDArray[np.int32]
 Float64 = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
-#: Fewer rows than this are not shared among threads: each piece begins with no threshold and reads
-#: all capabilities, so that 100 rows in two pieces took 4.5 ms of processors and 3.2 ms of time,
-#: in one 2.2 ms of both (10,240 capabilities).
+#: Fewer rows than this are not shared among threads, for each piece reads all capabilities: 16 rows
+#: together took 28 µs of processors each, 50 took 17, and 100 to 1,000 took 14 to 16 (10,240
+#: capabilities; `BENCH_ONLY=batches python bench/serving_costs.py`).
 _ROWS_OF_A_THREAD: Final = 128
 
 #: The adjustments of one row.
