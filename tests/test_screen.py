@@ -299,7 +299,7 @@ def test_few_pairs_are_verified(variant: str) -> None:
 
 @pytest.mark.parametrize("variant", SCREENED)
 @pytest.mark.parametrize("values", [np.ones, lambda count: np.arange(count) % 7 + 1.0])
-def test_what_was_learned_of_others_spares_the_first_rows(variant: str, values: Any) -> None:
+def test_what_was_learned_of_others_serves_rows_like_them(variant: str, values: Any) -> None:
     rng = np.random.default_rng(0)
     x, w = gaussian(rng, (256, 128)), gaussian(rng, (4_096, 128)) / np.float32(11)
     bias = np.full(len(w), -2.0, dtype=np.float32)
@@ -308,7 +308,8 @@ def test_what_was_learned_of_others_spares_the_first_rows(variant: str, values: 
     rows = gaussian(rng, (40, 128))
     blind = matched_alike(rows, panel, k=10, variant=variant)
     found = matched_alike(rows, panel, k=10, variant=variant, guess=guess)
-    assert found.stats["verified"] <= blind.stats["verified"]
+    # Were it no good, most rows would be screened, and their candidates scored, twice.
+    assert found.stats["verified"] < 1.1 * blind.stats["verified"]
     # Few rows teach nothing, and what is not known is not told.
     assert np.isnan(kernel.match(rows[:3], panel, k=10, variant=variant).guess)
     assert np.isnan(kernel.match(rows, panel, k=10, variant="portable").guess)
