@@ -18,7 +18,7 @@ SANITIZED = LD_PRELOAD="$(foreach library,asan ubsan stdc++,$(shell $(CXX) -prin
   PYTHONMALLOC=malloc PYTHONPATH="$(CURDIR)/$$(echo build/asan/lib.*)"
 FUZZ_SECONDS ?= 60
 IMAGE := proto/visavis.v1.binpb
-KERNEL_TESTS := $(patsubst %,tests/test_%.py,screen kernel kernel_doors terms verify score selfcheck)
+COMPILED_TESTS := $(patsubst %,tests/test_%.py,screen kernel kernel_doors terms verify score selfcheck wire)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
 .DEFAULT_GOAL := help
@@ -41,8 +41,8 @@ test-long: $(VENV)/.core $(VENV)/.test ## the demo, against the oracle, and twic
 	@VISAVIS_EXAMPLES=3500 $(BIN)/python -m pytest tests/test_screen.py tests/test_gpu.py
 	@VISAVIS_EXAMPLES=300 VISAVIS_KILLS=1000 $(BIN)/python -m pytest tests/test_rescore.py tests/test_rescore_faults.py
 
-asan: $(VENV)/.core $(VENV)/.test build/asan/trace_pc.so ## the kernel's tests under AddressSanitizer and UBSan
-	@$(SANITIZED) $(BIN)/python -m pytest --capture=sys $(KERNEL_TESTS)
+asan: $(VENV)/.core $(VENV)/.test build/asan/trace_pc.so ## the tests of what is compiled, under AddressSanitizer and UBSan
+	@$(SANITIZED) $(BIN)/python -m pytest --capture=sys $(COMPILED_TESTS)
 
 fuzz: $(VENV)/.core $(VENV)/.fuzz build/asan/trace_pc.so ## coverage-guided arguments for the kernel (FUZZ_SECONDS=…)
 	@mkdir -p build/fuzz/corpus
@@ -101,11 +101,11 @@ format: $(VENV)/.test ## let ruff format and fix what it can
 bench: $(VENV)/.core $(VENV)/.test $(VENV)/.bench ## time the match beside the campaign loop
 	@$(BIN)/python -m pytest bench --benchmark-only --benchmark-disable-gc $(BENCH_ARGS)
 
-build: $(VENV)/.core ## rebuild the extension in place, only what changed
+build: $(VENV)/.core ## rebuild the extensions in place, only what changed
 	@$(BIN)/python setup.py --quiet build_ext --inplace
 
 clean: ## remove the environment and everything built
-	@rm -rf $(VENV) build dist src/*.egg-info src/visavis/*.so
+	@rm -rf $(VENV) build dist src/*.egg-info src/visavis/*.so src/visavis/gateway/*.so
 	@find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 check-machine: ## say plainly what this machine lacks

@@ -1,5 +1,5 @@
-"""Builds the compiled core: one static library per kernel variant, one extension that links them;
-and one that gathers rows.
+"""Builds what is compiled: one static library per kernel variant, one extension that links them;
+one that gathers rows, and one that writes the gateway's messages.
 
 Every variant is compiled with its own flags, so that no instruction set leaks into another file.
 Everything else about the package is declared in pyproject.toml.
@@ -73,7 +73,7 @@ class BuildExtension(build_ext):
     """build_ext that builds the static libraries first, for --inplace and editable installs too."""
 
     def run(self) -> None:
-        """Build the libraries, then the extension that links them."""
+        """Build the libraries, then the extensions, of which the kernel's links them."""
         self.run_command("build_clib")
         super().run()
 
@@ -96,8 +96,16 @@ ROWS = Extension(
     language="c++",
 )
 
+# C in all but name: in C++, one compiler and one set of flags serve everything.
+WIRE = Extension(
+    "visavis.gateway._wire",
+    sources=[str(CSRC / "_wire.pyx")],
+    extra_compile_args=FLAGS,
+    language="c++",
+)
+
 setup(
     libraries=LIBRARIES,
-    ext_modules=cythonize([KERNEL, ROWS], build_dir="build", language_level=3),
+    ext_modules=cythonize([KERNEL, ROWS, WIRE], build_dir="build", language_level=3),
     cmdclass={"build_ext": BuildExtension},
 )

@@ -76,8 +76,10 @@ def test_the_sdist_holds_every_source(sdist: Path) -> None:
 def test_the_wheel_holds_the_package_and_no_sources_of_the_core(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    assert any(re.fullmatch(r"visavis/_kernel\.cpython-.*\.so", name) for name in names)
-    assert {"visavis/py.typed", "visavis/_kernel.pyi", "visavis/demo/policy.toml"} <= set(names)
+    for compiled in ("visavis/_kernel", "visavis/gateway/_wire"):
+        assert any(re.fullmatch(rf"{compiled}\.cpython-.*\.so", name) for name in names)
+        assert f"{compiled}.pyi" in names
+    assert {"visavis/py.typed", "visavis/demo/policy.toml"} <= set(names)
     assert {"visavis/v1/version_pb2.py", "visavis/v1/version_pb2.pyi"} <= set(names)
     wrong = [name for name in names if name.endswith((".cpp", ".h", ".pyx", ".c"))]
     assert wrong == []
@@ -93,7 +95,9 @@ def test_the_wheel_runs_without_the_source_tree(wheel: Path, tmp_path: Path) -> 
         "import visavis, visavis.selfcheck\n"
         f"assert visavis.__file__.startswith({str(tmp_path)!r}), visavis.__file__\n"
         "from visavis import _kernel\n"
+        "from visavis.gateway import _wire\n"
         f"assert _kernel.__file__.startswith({str(tmp_path)!r}), _kernel.__file__\n"
+        f"assert _wire.__file__.startswith({str(tmp_path)!r}), _wire.__file__\n"
         "assert all(visavis.selfcheck.check_variants().values())\n"
     )
     done = subprocess.run(

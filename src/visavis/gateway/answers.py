@@ -1,18 +1,22 @@
-"""`Answer` of the serving core → messages of the contract."""
+"""`Answer` of the serving core → messages of the contract.
+
+Those to single customers are written by `_wire`: with the generated classes, that was the largest
+part of a call.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 
 import pyarrow as pa
 
 from visavis.catalog.wording import filled_in
 from visavis.domain import HISTORY
 from visavis.engine.matches import reason_lists
+from visavis.gateway import _wire
 from visavis.gateway.codec import encoded_rows
 from visavis.gateway.errors import fault_of, row_error
-from visavis.gateway.naming import opportunity_namer
+from visavis.gateway.naming import CHECK_BEGUN
 from visavis.serving import Answer, ServingVersion
 from visavis.serving.version import Version
 from visavis.v1 import match_service_pb2 as match_v1
@@ -35,39 +39,59 @@ def version_of(name: ServingVersion) -> version_pb2.ServingVersion:
 
 
 class Cards:
-    """What an opportunity says of its capability, whoever it is for: written once, then copied.
+    """What answers of a version say whoever they are for: written once, then copied.
 
     Parameters
     ----------
     version : Version
+
+    Attributes
+    ----------
+    made : list of m (Card or None)
+        Of each capability, once it was needed.
+    names : list of d + 1 bytes
+        Each indicator's, and the history's, as a `Reason` begins.
     """
 
     def __init__(self, version: Version) -> None:
         self.version = version
-        self._made: dict[int, v1.Opportunity] = {}
+        self.made: list[_wire.Card | None] = [None] * version.catalog.capability_count
+        self.names = [
+            v1.Reason(indicator=name).SerializeToString()
+            for name in (*version.indicator_names, HISTORY)
+        ]
+        self._named: tuple[ServingVersion | None, bytes] = None, b""
 
-    def of(self, capability_index: int) -> v1.Opportunity:
-        """An opportunity with everything but its customer, and a text that needs nobody."""
-        card = self._made.get(capability_index)
-        if card is None:
-            catalog, j = self.version.catalog, capability_index
-            is_plain = j not in self.version.placeholders
-            card = v1.Opportunity(
-                capability_id=catalog.ids[j],
-                product=catalog.products[j],
-                variant=catalog.variants[j],
-                message_text=filled_in(catalog.messages[j], {}) if is_plain else "",
-                channel=catalog.channels[j],
-                family=catalog.families[j],
-            )
-            self._made[j] = card
+    def make(self, capability_index: int) -> _wire.Card:
+        """What an opportunity says of its capability, but for a text that is not for everybody."""
+        catalog, j = self.version.catalog, capability_index
+        needs_message = j in self.version.placeholders
+        before = v1.Opportunity(
+            capability_id=catalog.ids[j],
+            product=catalog.products[j],
+            variant=catalog.variants[j],
+            message_text="" if needs_message else filled_in(catalog.messages[j], {}),
+        )
+        behind = v1.Opportunity(channel=catalog.channels[j], family=catalog.families[j])
+        content = before.SerializeToString(), behind.SerializeToString()
+        card = self.made[j] = _wire.Card(catalog.ids[j].encode(), *content, needs_message)
         return card
+
+    def begun(self, name: ServingVersion) -> bytes:
+        """How an answer begins: with what it was computed from."""
+        # One state answers from one object until something is recorded.
+        known, content = self._named
+        if known is not name:
+            begun = match_v1.MatchCustomerResponse(version=version_of(name))
+            content = begun.SerializeToString()
+            self._named = name, content
+        return content
 
 
 def customers_of(
     answer: Answer, cards: Cards, attributes: Mapping[int, Mapping[str, object]]
-) -> list[match_v1.MatchCustomerResponse]:
-    """An answer about some customers as an answer to each, in words.
+) -> list[bytes]:
+    """An answer about some customers as an answer to each: a MatchCustomerResponse, written.
 
     Parameters
     ----------
@@ -77,48 +101,26 @@ def customers_of(
     attributes : mapping
         By place among the customers, for the placeholders.
     """
-    version, told = version_of(answer.name), _reasons(answer)
-    needed_by, messages = cards.version.placeholders, cards.version.catalog.messages
-    columns, control = answer.capability_index.tolist(), answer.control.tolist()
-    propensity, expected_value = answer.propensity.tolist(), answer.expected_value.tolist()
-    responses, start = [], 0
-    for place, count in enumerate(answer.opportunity_count.tolist()):
-        customer_id, is_control = answer.customer_ids[place], control[place]
-        response = match_v1.MatchCustomerResponse(version=version, customer_id=customer_id)
-        name = opportunity_namer(customer_id)
-        for at in range(start, start + count):
-            j = columns[at]
-            said = response.opportunities.add()
-            said.CopyFrom(cards.of(j))
-            said.opportunity_id = name(said.capability_id)
-            if j in needed_by:
-                said.message_text = filled_in(messages[j], attributes.get(place, {}))
-            said.rank = at - start + 1
-            said.propensity = propensity[at]
-            said.expected_value = expected_value[at]
-            said.is_control = is_control
-            if told is not None:
-                add = said.reasons.add
-                for indicator, contribution in told[at]:
-                    add(indicator=indicator, contribution=contribution)
-        start += count
-        responses.append(response)
-    return responses
+    messages = cards.version.catalog.messages
 
+    def message(place: int, capability_index: int) -> bytes:
+        return filled_in(messages[capability_index], attributes.get(place, {})).encode()
 
-def _reasons(answer: Answer) -> list[list[tuple[str, float]]] | None:
-    """Of each opportunity; None where none were asked for. Without Arrow: there are few."""
-    said = answer.reasons
-    if said is None:
-        return None
-    names = (*answer.version.indicator_names, HISTORY)
-    told = [
-        (names[column], contribution)
-        for column, contribution in zip(
-            said.name_index.tolist(), said.contribution.tolist(), strict=True
-        )
-    ]
-    return [told[start:end] for start, end in pairwise(said.offsets.tolist())]
+    return _wire.written(
+        cards.begun(answer.name),
+        CHECK_BEGUN,
+        answer.customer_ids,
+        answer.opportunity_count,
+        answer.control,
+        answer.capability_index,
+        answer.propensity,
+        answer.expected_value,
+        answer.reasons,
+        cards.names,
+        cards.made,
+        cards.make,
+        message,
+    )
 
 
 def batch_of(answer: Answer, encoding: int, field: str) -> match_v1.MatchCustomersResponse:

@@ -164,11 +164,8 @@ class MatchService(MatchServiceServicer):
         if cards is None or cards.version is not answer.version:
             cards = self._cards = Cards(answer.version)
         written: list[bytes | Exception] = []
-        for place, response in enumerate(customers_of(answer, cards, attributes)):
-            error = answer.errors.get(place)
-            content = response.SerializeToString()
-            if error is None and (fault := size_fault(len(content), "reason_count")):
-                error = fault
+        for place, content in enumerate(customers_of(answer, cards, attributes)):
+            error = answer.errors.get(place) or size_fault(len(content), "reason_count")
             written.append(content if error is None else error)
         self._desk.meters.encoded(time.perf_counter() - began)
         return written

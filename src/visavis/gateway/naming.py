@@ -1,8 +1,10 @@
 """What the gateway gives out to get it back: ids of opportunities and page tokens.
 
-Both carry all that they mean, so that nothing is kept for them, and a digest, so that what was not
+Both carry all that they mean, so that nothing is kept for them, and a check, so that what was not
 given by a server is told from it. They are no secrets: who forges one gets what a plain request
-gets.
+gets. So the check of an id, which every opportunity of an answer needs, is a crc32.
+
+Answers have their ids from `visavis.gateway._wire`, in the same form.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import base64
 import binascii
 import hashlib
 import struct
+import zlib
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -20,6 +23,7 @@ from visavis.errors import InputError
 from visavis.gateway.errors import RefusedError
 
 __all__ = [
+    "CHECK_BEGUN",
     "Page",
     "is_of",
     "named_opportunity",
@@ -28,8 +32,10 @@ __all__ = [
     "page_token",
 ]
 
-_CHECK: Final = 4
-_OPPORTUNITY: Final = b"opportunity\0"
+#: What every opportunity's check goes on from.
+CHECK_BEGUN: Final = zlib.crc32(b"opportunity\0")
+
+_CHECK: Final = struct.Struct(">I")
 _TOKEN: Final = struct.Struct(">I16s16s")
 
 
@@ -37,14 +43,12 @@ def opportunity_namer(customer_id: str) -> Callable[[str], str]:
     """The ids of a customer's opportunities, by capability: each one opaque text of both."""
     customer = customer_id.encode()
     head = struct.pack(">I", len(customer)) + customer
-    begun = hashlib.sha256(_OPPORTUNITY + head)
+    begun = zlib.crc32(head, CHECK_BEGUN)
 
     def named(capability_id: str) -> str:
         capability = capability_id.encode()
-        check = begun.copy()
-        check.update(capability)
-        content = check.digest()[:_CHECK] + head + capability
-        return base64.urlsafe_b64encode(content).decode()
+        check = _CHECK.pack(zlib.crc32(capability, begun))
+        return base64.urlsafe_b64encode(check + head + capability).decode()
 
     return named
 
@@ -59,18 +63,15 @@ def named_opportunity(text: str, *, field: str, row: int) -> tuple[str, str]:
     """
     try:
         held = base64.b64decode(text.encode(), altchars=b"-_", validate=True)
-        check, content = held[:_CHECK], held[_CHECK:]
-        if _checked(content)[:_CHECK] != check:
+        (check,) = _CHECK.unpack_from(held)
+        content = held[_CHECK.size :]
+        if zlib.crc32(content, CHECK_BEGUN) != check:
             raise ValueError
         (size,) = struct.unpack_from(">I", content)
         customer, capability = content[4 : 4 + size], content[4 + size :]
         return customer.decode(), capability.decode()
     except (ValueError, binascii.Error, struct.error):
         raise InputError("is no id of an opportunity", field=field, row=row) from None
-
-
-def _checked(content: bytes) -> bytes:
-    return hashlib.sha256(_OPPORTUNITY + content).digest()[:_CHECK] + content
 
 
 class Page(NamedTuple):
