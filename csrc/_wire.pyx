@@ -6,11 +6,12 @@ written from its end to its start: what comes last in a message is put first. Ea
 room, and nothing is kept between two of them but how much was written.
 """
 
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_AsStringAndSize, PyBytes_FromStringAndSize
 from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, strchr
 
 
 cdef extern from "Python.h":
@@ -43,6 +44,28 @@ cdef uint32_t[16] CRC32 = [
     0x00000000, 0x1DB71064, 0x3B6E20C8, 0x26D930AC, 0x76DC4190, 0x6B6B51F4, 0x4DB26158, 0x5005713C,
     0xEDB88320, 0xF00F9344, 0xD6D6A3E8, 0xCB61B38C, 0x9B64C2B0, 0x86D3D2D4, 0xA00AE278, 0xBDBDF21C,
 ]
+
+
+# The columns of an answer, in the order in which they are opened.
+cdef enum:
+    OPPORTUNITY_COUNT
+    CONTROL
+    CAPABILITY_INDEX
+    PROPENSITY
+    EXPECTED_VALUE
+    REASON_OFFSETS
+    REASON_NAME_INDEX
+    CONTRIBUTION
+    COLUMN_COUNT
+
+# As the struct module names them: int, long, long long.
+cdef const char* INTEGERS = b"ilq"
+
+
+# No typed memoryviews: to make eight of those took as long as to write an answer.
+cdef struct Columns:
+    Py_buffer[COLUMN_COUNT] held
+    int count
 
 
 cdef struct Room:
@@ -94,11 +117,11 @@ def written(
     bytes version not None,
     uint32_t check,
     customer_ids not None,
-    const int32_t[:] opportunity_count not None,
-    const uint8_t[:] control not None,
-    const int32_t[:] capability_index not None,
-    const double[:] propensity not None,
-    const double[:] expected_value not None,
+    opportunity_count,
+    control,
+    capability_index,
+    propensity,
+    expected_value,
     reasons,
     list names not None,
     list cards not None,
@@ -106,63 +129,123 @@ def written(
     message,
 ):
     """See the types of this module."""
+    cdef Columns columns
     cdef Room out
-    cdef Customer customer
-    cdef Card card
-    cdef const int64_t[:] offsets = None
-    cdef const int64_t[:] name_index = None
-    cdef const double[:] contribution = None
-    cdef bint is_control
-    cdef Py_ssize_t start = 0, end, row, after_row, place
-    cdef int32_t j
-    if reasons is not None:
-        offsets, name_index, contribution = reasons
-        if offsets is None or name_index is None or contribution is None:
-            raise TypeError("reasons are three arrays")
+    columns.count = 0
     out.start = <char*>PyMem_Malloc(FIRST_ROOM)
     if out.start == NULL:
         raise MemoryError
     out.end = out.at = out.start + FIRST_ROOM
-    responses = []
     try:
-        for place in range(opportunity_count.shape[0]):
-            if opportunity_count[place] < 0:
-                raise ValueError("a customer cannot have fewer than no opportunities")
-            customer_id = customer_ids[place]
-            customer.text = PyUnicode_AsUTF8AndSize(customer_id, &customer.size)
-            customer.check = _check_of(check, customer.text, customer.size)
-            is_control = control[place]
-            end = start + opportunity_count[place]
-            out.at = out.end
-            row = end
-            while row > start:
-                row -= 1
-                after_row = out.end - out.at
-                j = capability_index[row]
-                made = _at(cards, j)
-                card = <Card?>(make_card(j) if made is None else made)
-                if is_control:
-                    _put_varint(&out, 1)
-                    _put_tag(&out, OPPORTUNITY_IS_CONTROL)
-                if offsets is not None:
-                    _put_reasons(
-                        &out, names, name_index, contribution, offsets[row], offsets[row + 1]
-                    )
-                _put_double(&out, OPPORTUNITY_EXPECTED_VALUE, expected_value[row])
-                _put_double(&out, OPPORTUNITY_PROPENSITY, propensity[row])
-                _put_varint(&out, row - start + 1)
-                _put_tag(&out, OPPORTUNITY_RANK)
-                _put_card(&out, card, message(place, j) if card.needs_message else b"")
-                _put_id(&out, &customer, PyBytes_AS_STRING(card.content), card.id_size)
-                _put_varint(&out, out.end - out.at - after_row)
-                _put_tag(&out, RESPONSE_OPPORTUNITIES)
-            _put_text(&out, RESPONSE_CUSTOMER_ID, customer.text, customer.size)
-            _put(&out, PyBytes_AS_STRING(version), PyBytes_GET_SIZE(version))
-            responses.append(PyBytes_FromStringAndSize(out.at, out.end - out.at))
-            start = end
+        _open(&columns, opportunity_count, INTEGERS)
+        _open(&columns, control, b"?")
+        _open(&columns, capability_index, INTEGERS)
+        _open(&columns, propensity, b"d")
+        _open(&columns, expected_value, b"d")
+        if reasons is not None:
+            offsets, name_index, contribution = reasons
+            _open(&columns, offsets, INTEGERS)
+            _open(&columns, name_index, INTEGERS)
+            _open(&columns, contribution, b"d")
+        return _responses(
+            &out, &columns, version, check, customer_ids, names, cards, make_card, message
+        )
     finally:
         PyMem_Free(out.start)
+        while columns.count:
+            columns.count -= 1
+            PyBuffer_Release(&columns.held[columns.count])
+
+
+cdef list _responses(
+    Room* out,
+    const Columns* columns,
+    bytes version,
+    uint32_t check,
+    customer_ids,
+    list names,
+    list cards,
+    make_card,
+    message,
+):
+    cdef Customer customer
+    cdef Card card
+    cdef bint is_control
+    cdef Py_ssize_t after
+    cdef int64_t count, place, row, j, start = 0
+    responses = []
+    for place in range(columns.held[OPPORTUNITY_COUNT].shape[0]):
+        count = _integer(columns, OPPORTUNITY_COUNT, place)
+        # Of a rank that no int32 can hold, there is no opportunity.
+        if not 0 <= count <= INT32_MAX:
+            raise ValueError("a count of opportunities is out of range")
+        customer_id = customer_ids[place]
+        customer.text = PyUnicode_AsUTF8AndSize(customer_id, &customer.size)
+        customer.check = _check_of(check, customer.text, customer.size)
+        is_control = _integer(columns, CONTROL, place)
+        out.at = out.end
+        row = start + count
+        while row > start:
+            row -= 1
+            after = out.end - out.at
+            j = _integer(columns, CAPABILITY_INDEX, row)
+            made = _at(cards, j)
+            card = <Card?>(make_card(j) if made is None else made)
+            if is_control:
+                _put_varint(out, 1)
+                _put_tag(out, OPPORTUNITY_IS_CONTROL)
+            if columns.count > REASON_OFFSETS:
+                _put_reasons(out, columns, names, row)
+            _put_double(out, OPPORTUNITY_EXPECTED_VALUE, _number(columns, EXPECTED_VALUE, row))
+            _put_double(out, OPPORTUNITY_PROPENSITY, _number(columns, PROPENSITY, row))
+            _put_varint(out, row - start + 1)
+            _put_tag(out, OPPORTUNITY_RANK)
+            _put_card(out, card, message(place, j) if card.needs_message else b"")
+            _put_id(out, &customer, PyBytes_AS_STRING(card.content), card.id_size)
+            _put_varint(out, out.end - out.at - after)
+            _put_tag(out, RESPONSE_OPPORTUNITIES)
+        _put_text(out, RESPONSE_CUSTOMER_ID, customer.text, customer.size)
+        _put(out, PyBytes_AS_STRING(version), PyBytes_GET_SIZE(version))
+        responses.append(PyBytes_FromStringAndSize(out.at, out.end - out.at))
+        start += count
     return responses
+
+
+cdef int _open(Columns* columns, array, const char* kinds) except -1:
+    cdef Py_buffer* held = &columns.held[columns.count]
+    PyObject_GetBuffer(array, held, PyBUF_FORMAT | PyBUF_STRIDES)
+    columns.count += 1
+    if held.ndim != 1 or held.format[0] == 0 or held.format[1] != 0:
+        raise ValueError("a column must be an array of numbers, of one dimension")
+    if strchr(kinds, held.format[0]) == NULL:
+        raise ValueError("a column is of another type")
+    return 0
+
+
+cdef const char* _cell(const Columns* columns, int column, int64_t index) except NULL:
+    cdef const Py_buffer* held = &columns.held[column]
+    if not 0 <= index < held.shape[0]:
+        raise IndexError("array index out of range")
+    return <const char*>held.buf + index * held.strides[0]
+
+
+cdef int64_t _integer(const Columns* columns, int column, int64_t index) except? -1:
+    cdef const char* cell = _cell(columns, column, index)
+    cdef int64_t wide
+    cdef int32_t narrow
+    if columns.held[column].itemsize == 1:
+        return cell[0] != 0
+    if columns.held[column].itemsize == sizeof(narrow):
+        memcpy(&narrow, cell, sizeof(narrow))
+        return narrow
+    memcpy(&wide, cell, sizeof(wide))
+    return wide
+
+
+cdef double _number(const Columns* columns, int column, int64_t index) except? -1:
+    cdef double number
+    memcpy(&number, _cell(columns, column, index), sizeof(number))
+    return number
 
 
 cdef object _at(list items, int64_t index):
@@ -172,21 +255,18 @@ cdef object _at(list items, int64_t index):
     return items[index]
 
 
-cdef int _put_reasons(
-    Room* out,
-    list names,
-    const int64_t[:] name_index,
-    const double[:] contribution,
-    Py_ssize_t start,
-    Py_ssize_t end,
-) except -1:
-    cdef Py_ssize_t at = end, after, size
+cdef int _put_reasons(Room* out, const Columns* columns, list names, int64_t row) except -1:
+    cdef int64_t start = _integer(columns, REASON_OFFSETS, row)
+    cdef int64_t at = _integer(columns, REASON_OFFSETS, row + 1)
+    cdef Py_ssize_t after, size
     cdef char* name
     while at > start:
         at -= 1
         after = out.end - out.at
-        _put_double(out, REASON_CONTRIBUTION, contribution[at])
-        PyBytes_AsStringAndSize(_at(names, name_index[at]), &name, &size)
+        _put_double(out, REASON_CONTRIBUTION, _number(columns, CONTRIBUTION, at))
+        PyBytes_AsStringAndSize(
+            _at(names, _integer(columns, REASON_NAME_INDEX, at)), &name, &size
+        )
         _put(out, name, size)
         _put_varint(out, out.end - out.at - after)
         _put_tag(out, OPPORTUNITY_REASONS)
