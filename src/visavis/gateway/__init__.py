@@ -20,7 +20,7 @@
     context.py           RequestContext → Context            customers.py   profiles → Profiles
     answers.py           Answer and the others → messages    errors.py      errors → Status
     naming.py            ids of opportunities, page tokens   wording.py     texts of messages
-    limits.py            what is refused beyond              _wire   answers to one, as bytes (csrc/)
+    limits.py            what is refused beyond              _wire       answers to one, as bytes
     codec.py             opportunities ⇄ the columns of the contract
     incoming.py          profiles, overrides and facts of the contract → arrays and tables
 """
