@@ -4,6 +4,7 @@
 from libc.math cimport NAN
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.string cimport memset
+from cython cimport view
 
 
 cdef extern from "kernel.h" namespace "visavis" nogil:
@@ -77,6 +78,7 @@ cdef extern from "kernel.h" namespace "visavis" nogil:
         const uint64_t* planes
         int64_t plane_words
         const int32_t* plane_index
+        const int32_t* block_plane
 
     cdef struct HistoryView:
         const int64_t* indptr
@@ -177,6 +179,9 @@ cdef extern from "kernel.h" namespace "visavis" nogil:
     int64_t variant_count()
     const Variant* variant_at(int64_t index)
     Status c_validate "visavis::validate_problem"(const Problem& problem)
+    void c_find_block_planes "visavis::find_block_planes"(
+        const Problem& problem, int32_t* block_plane
+    )
     Status c_largest_terms "visavis::largest_terms"(
         const TermsProblem& problem, const TermsOutput& out
     )
@@ -592,11 +597,11 @@ cdef class BoundRow:
         const int32_t[::1] plane_index not None,
         int64_t plane_words,
         double ev_min,
+        double guess,
         limits,
         const int64_t[::1] by_name not None,
         const double[::1] against not None,
     ):
-        self._owned = (panel, plane_index, by_name, against)
         self.chosen = variant_at(variant)
         memset(&self.problem, 0, sizeof(Problem))
         self.problem.panel = panel.view
@@ -606,11 +611,18 @@ cdef class BoundRow:
         if plane_words:  # else everybody may meet everything
             self.problem.eligibility.plane_index = &plane_index[0]
         self.problem.ev_min = ev_min
+        self.problem.guess = guess
         self.limits.product, self.limits.channel, self.limits.family = limits
         self.by_name = &by_name[0]
         self.against = &against[0]
-        if self.chosen.screened and self.problem.panel.screen == NULL:
-            raise ValueError("the panel was bound before its screen was built")
+        cdef int32_t[::1] block_plane = None
+        if self.chosen.screened:
+            if self.problem.panel.screen == NULL:
+                raise ValueError("the panel was bound before its screen was built")
+            block_plane = view.array((panel.screen.blocks,), sizeof(int32_t), "i")
+            c_find_block_planes(self.problem, &block_plane[0])
+            self.problem.eligibility.block_plane = &block_plane[0]
+        self._owned = (panel, plane_index, by_name, against, block_plane)
 
     def match(
         self,

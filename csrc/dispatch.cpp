@@ -26,6 +26,13 @@ std::int64_t variant_count() {
 
 const Variant* variant_at(std::int64_t index) { return variants[index]; }
 
+void find_block_planes(const Problem& problem, std::int32_t* block_plane) {
+  const ScreenView& screen = *problem.panel.screen;
+  for (std::int64_t block = 0; block < screen.blocks; ++block) {
+    block_plane[block] = block_plane_of(problem.eligibility, screen, block);
+  }
+}
+
 Status validate_problem(const Problem& problem) { return validate(problem); }
 
 }  // namespace visavis

@@ -22,6 +22,24 @@ inline bool eligible(const EligibilityView& view, std::int64_t capabilities, std
   return view.planes == nullptr || plane_holds(view, row, view.plane_index[j]);
 }
 
+// Which plane decides a whole block of a screen.
+constexpr std::int32_t everybody = -1;
+constexpr std::int32_t mixed = -2;
+
+// The plane that all capabilities of a block share, `everybody` or `mixed`.
+inline std::int32_t block_plane_of(const EligibilityView& view, const ScreenView& screen,
+                                   std::int64_t block) {
+  if (view.dense != nullptr) return mixed;
+  if (view.plane_index == nullptr) return everybody;
+  if (view.block_plane != nullptr) return view.block_plane[block];
+  const std::int32_t* members = screen.capability + block * block_capabilities;
+  const std::int32_t plane = view.plane_index[members[0]];
+  for (std::int64_t l = 1; l < block_capabilities && members[l] >= 0; ++l) {
+    if (view.plane_index[members[l]] != plane) return mixed;
+  }
+  return plane;
+}
+
 // h of one pair, 0 where absent: a binary search, for pairs that come in no order.
 inline float adjustment_of(const HistoryView& view, std::int64_t row, std::int64_t j) {
   if (view.indptr == nullptr) return 0.0f;

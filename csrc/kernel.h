@@ -97,6 +97,9 @@ struct EligibilityView {
   const std::uint64_t* planes;      // rows × plane_words, bit q of row i = plane q holds for i
   std::int64_t plane_words;
   const std::int32_t* plane_index;  // per capability, −1 = always
+  // Per block of the screen what `block_plane_of` says, for whoever asks again and again with the same
+  // planes; null = each call looks for itself.
+  const std::int32_t* block_plane;
 };
 
 // Adjustments h per (customer, capability), CSR; h = −inf makes the pair ineligible.
@@ -234,6 +237,9 @@ extern const Variant variant_amx_emulated;  // its tile unit in plain C++: for t
 // dispatch.cpp: every variant in this build, best last.
 std::int64_t variant_count();
 const Variant* variant_at(std::int64_t index);
+
+// dispatch.cpp: for each block of the panel's screen, the plane that all its capabilities share.
+void find_block_planes(const Problem& problem, std::int32_t* block_plane);
 
 // dispatch.cpp: the first row of a problem that every call would refuse, if there is one.
 Status validate_problem(const Problem& problem);

@@ -34,10 +34,6 @@ constexpr float float_slack = 0x1p-20f;
 // What underflow can take away on top of that, in all products and norms together.
 constexpr float underflow_slack = 0x1p-100f;
 
-// Which plane decides a whole block.
-constexpr std::int32_t everybody = -1;
-constexpr std::int32_t mixed = -2;
-
 // What is known about one quantised row, x = step · x̂ + e.
 struct QuantisedRow {
   float step;
@@ -166,7 +162,7 @@ class ScreenedRows {
     if (!plane_.ok() || !run_end_.ok() || !run_members_.ok()) return;
     always_closed_ = problem.history.indptr != nullptr || problem.eligibility.dense != nullptr;
     for (std::int64_t b = 0; b < screen_.blocks; ++b) {
-      plane_[b] = plane_of(b);
+      plane_[b] = block_plane_of(problem.eligibility, screen_, b);
       has_mixed_ = has_mixed_ || plane_[b] == mixed;
     }
     always_closed_ = always_closed_ || has_mixed_;
@@ -381,18 +377,6 @@ class ScreenedRows {
       run_members_[runs_ - 1] += __builtin_popcountll(screen_.valid[block]);
       run_end_[runs_ - 1] = block + 1;
     }
-  }
-
-  // The plane that all capabilities of a block share, `everybody` or `mixed`.
-  std::int32_t plane_of(std::int64_t block) const {
-    if (problem_.eligibility.dense != nullptr) return mixed;
-    if (problem_.eligibility.planes == nullptr) return everybody;
-    const std::int32_t* members = screen_.capability + block * places;
-    const std::int32_t plane = problem_.eligibility.plane_index[members[0]];
-    for (std::int64_t l = 1; l < places && members[l] >= 0; ++l) {
-      if (problem_.eligibility.plane_index[members[l]] != plane) return mixed;
-    }
-    return plane;
   }
 
   const Problem& problem_;

@@ -115,6 +115,7 @@ class BoundRow:
         plane_index: npt.NDArray[np.int32],
         plane_words: int,
         ev_min: float,
+        guess: float,
         limits: tuple[int, int, int],
         by_name: npt.NDArray[np.int64],
         against: npt.NDArray[np.float64],

@@ -7,13 +7,14 @@ at here, and gives each time what is the customer's own.
 
 from __future__ import annotations
 
+import math
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from visavis import _kernel
-from visavis.kernel.arguments import as_count, as_vector
+from visavis.kernel.arguments import as_count, as_guess, as_vector
 from visavis.kernel.calls import check_status, limit_numbers, screening
 from visavis.kernel.request import request_of
 from visavis.kernel.types import Eligibility, Float32, Float64, Int32, Limits, Panel, Terms
@@ -59,6 +60,8 @@ class Single:
     limits : Limits, optional
     ev_min : float or None
         Least expected value; None = no minimum.
+    guess : float
+        As of `match`.
     variant : str, optional
         See `choose_variant`.
     by_name : array_like of shape (n_indicators + 1,), int64
@@ -81,6 +84,7 @@ class Single:
         plane_words: int,
         limits: Limits | None = None,
         ev_min: float | None = 0.0,
+        guess: float = math.nan,
         variant: str | None = None,
         by_name: npt.ArrayLike,
         against: npt.ArrayLike,
@@ -109,6 +113,7 @@ class Single:
             index,
             planes.shape[1],
             request.ev_min,
+            as_guess(guess),
             limit_numbers(request.limits),
             as_vector(by_name, np.int64, "by_name", columns + 1).copy(),
             as_vector(against, np.float64, "against", columns).copy(),

@@ -133,6 +133,7 @@ class State:
             plane_words=version.eligible.planes.shape[1],
             limits=plain.limits,
             ev_min=plain.ev_min,
+            guess=version.guess,
             variant=version.engine.variant,
             by_name=version.reason_order,
             against=version.engine.mean_weights,
