@@ -223,6 +223,24 @@ cdef class Rows:
             free(wanted)
         return found
 
+    def find_one(self, bytes text not None, uint64_t head):
+        """The row of one id, −1 as in `find`; its indicators are on their way already."""
+        cdef Wanted wanted
+        cdef int64_t row = -1
+        if self._count == 0:
+            return -1
+        wanted.text = text
+        wanted.size = len(text)
+        wanted.head = head
+        self._find(&wanted, 1, &row)
+        if row >= 0:
+            ask_for(
+                self._parts[wanted.part].indicators
+                + (row - self._starts[wanted.part]) * self._width,
+                self._width * sizeof(float),
+            )
+        return row
+
     cdef void _find(self, Wanted* wanted, int64_t count, int64_t* to) noexcept nogil:
         cdef int64_t n
         cdef int64_t inside

@@ -62,6 +62,8 @@ def test_ids_are_found_however_heads_are_spread(bits: int) -> None:
     first = np.searchsorted(heads, head_of)
     expected = np.where(order[first] == np.arange(len(names)), np.arange(len(names)), -1)
     np.testing.assert_array_equal(rows.find(names, head_of), expected)
+    alone = [rows.find_one(*each) for each in zip(names, head_of.tolist(), strict=True)]
+    assert alone == expected.tolist()
 
 
 def test_ids_that_nobody_has() -> None:
@@ -70,6 +72,7 @@ def test_ids_that_nobody_has() -> None:
     ids = [b"bb", b"b", b"bbb", b"a", b"", b"bb", b"bb", b""]
     assert rows.find(ids, heads).tolist() == [1, -1, -1, 0, 2, -1, -1, -1]
     assert rows.find([], heads[:0]).tolist() == []
+    assert [rows.find_one(*each) for each in zip(ids, heads.tolist(), strict=True)][4:6] == [2, -1]
     with pytest.raises(ValueError, match="as many heads"):
         rows.find([b"a"], heads)
 
