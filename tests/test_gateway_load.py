@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from gateways import IDS, Client, Code, World, batch_request, listening, refused_as, rows_of, served
 from visavis.errors import InputError
-from visavis.gateway import admission, joining, match_service
+from visavis.gateway import admission, joining, match_service, patience
 from visavis.gateway.admission import Line
 from visavis.gateway.audit import Audit
 from visavis.gateway.errors import RefusedError
@@ -113,6 +113,10 @@ def test_a_burst_may_wait_and_a_standing_line_may_not(monkeypatch: pytest.Monkey
         assert (fault.code, fault.reason) == (Code.RESOURCE_EXHAUSTED, "OVERLOADED")
         assert fault.retry_s is not None
         assert 1.9 < fault.retry_s < 2.2
+        # What was shed a moment ago is no burst when it comes again.
+        with pytest.raises(RefusedError):
+            line.check()
+        monkeypatch.setattr(patience, "_CALM_S", 0.0)
         # Once it has stood for a while, what would have waited in a burst is shed as well.
         running.go.set()
         for task in waiting[:4]:

@@ -11,8 +11,9 @@
                  └─ below ─► waits, first come first served ─► begins, unless it is late by then
 
 The bound is that of controlled delay: a burst may wait `burst_s`; a line that has not been empty
-for `_STANDING_S` is no burst but too much work, and then only `target_s` may be waited. So the
-queue is long when that evens something out, and short when it would only make everybody late.
+for `_STANDING_S`, or has just shed something, is no burst but too much work, and then only
+`target_s` may be waited (`Patience`). So the queue is long when that evens something out, and short
+when it would only make everybody late.
 
 Everything here runs on the event loop; only the work itself runs in threads, and not even that
 where it is small.
@@ -31,6 +32,7 @@ from typing import Any, Final, Protocol, TypeVar
 import grpc
 
 from visavis.gateway.errors import RefusedError
+from visavis.gateway.patience import Patience
 
 __all__ = ["Line", "Task", "expire", "late", "overloaded"]
 
@@ -97,8 +99,7 @@ class Line:
         self.name = name
         self._slots = slots
         self._free = slots
-        self._target_s = target_s
-        self._burst_s = burst_s
+        self._patience = Patience(target_s, burst_s)
         self._pool = ThreadPoolExecutor(slots, thread_name_prefix=f"visavis-{name}")
         self._waiting: deque[Task] = deque()
         self._ahead = 0.0
@@ -139,11 +140,16 @@ class Line:
         ------
         RefusedError
         """
-        if len(self._waiting) < _FEW * self._slots:
-            return
-        wait_s = self.expected_wait_s()
-        if wait_s > (self._target_s if self.is_standing else self._burst_s):
+        wait_s = self.excess_s()
+        if wait_s is not None:
             raise overloaded(wait_s)
+
+    def excess_s(self) -> float | None:
+        """How long what is offered now would wait, where that is too long."""
+        if len(self._waiting) < _FEW * self._slots:
+            return None
+        wait_s = self.expected_wait_s()
+        return wait_s if self._patience.is_over(wait_s, is_standing=self.is_standing) else None
 
     def offer(self, task: Task) -> None:
         """Begin it, or let it wait.

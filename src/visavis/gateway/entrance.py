@@ -14,6 +14,7 @@ import grpc
 from visavis.gateway.audit import Audit
 from visavis.gateway.errors import Fault, RefusedError, abort
 from visavis.gateway.metrics import Meters
+from visavis.gateway.shedding import Gate
 from visavis.gateway.tokens import Token, TokenFile
 from visavis.gateway.tracing import Tracing
 
@@ -82,6 +83,8 @@ class Entrance(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     access : Audit, optional
         Where every call is written to; None: nowhere.
     tracing : Tracing, optional
+    gate : Gate, optional
+        Refuses what would be shed, before it is read; None: nothing.
     """
 
     def __init__(
@@ -91,7 +94,9 @@ class Entrance(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         meters: Meters | None = None,
         access: Audit | None = None,
         tracing: Tracing | None = None,
+        gate: Gate | None = None,
     ) -> None:
+        self._gate = gate
         self._tokens = tokens
         self._audit = audit
         self._meters = Meters() if meters is None else meters
@@ -119,6 +124,8 @@ class Entrance(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 self._meters.arrived()
                 self._meters.answered("" if handler is None else _name_of(method), code, 0.0)
                 return _refusing(handler, refused.fault)
+        if self._gate is not None and (refusing := self._gate.refusing(method, caller)):
+            return refusing
         guarded = self._handlers.get((method, caller))
         if guarded is None:
             guarded = await continuation(handler_call_details)

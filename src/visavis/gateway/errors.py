@@ -37,7 +37,16 @@ from visavis.errors import (
 )
 from visavis.v1.errors_pb2 import ErrorReason, FrameError, RowError
 
-__all__ = ["Fault", "RefusedError", "abort", "fault_of", "frame_error", "row_error", "status_of"]
+__all__ = [
+    "DETAILS_KEY",
+    "Fault",
+    "RefusedError",
+    "abort",
+    "fault_of",
+    "frame_error",
+    "row_error",
+    "status_of",
+]
 
 DOMAIN: Final = "visavis"
 
@@ -50,7 +59,8 @@ _TOLD_MAX: Final = 300
 
 Code = grpc.StatusCode
 
-_STATUS_DETAILS: Final = "grpc-status-details-bin"
+#: Where a status travels in the trailers.
+DETAILS_KEY: Final = "grpc-status-details-bin"
 
 
 class RefusedError(VisavisError):
@@ -247,7 +257,7 @@ def status_of(fault: Fault) -> Status:
 async def abort(call: Any, fault: Fault) -> NoReturn:
     """End a call with a fault."""
     status = status_of(fault)
-    trailers = ((_STATUS_DETAILS, status.SerializeToString()),)
+    trailers = ((DETAILS_KEY, status.SerializeToString()),)
     await call.abort(fault.code, status.message, trailers)
     raise AssertionError("abort does not return")
 

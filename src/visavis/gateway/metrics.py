@@ -91,6 +91,11 @@ class Meters:
         """A call was not begun."""
         self._child(self._shed, line, reason).inc()
 
+    def refused(self, line: str, method: str, code: str) -> None:
+        """A call has come in and was shed at once."""
+        self.shed(line, "overloaded")
+        self._child(self._rpc, method, code).observe(0.0)
+
     def matched(self, stats: Mapping[str, int], seconds: float) -> None:
         """Some customers were matched."""
         pairs = stats["skipped_by_rule"] + stats["skipped_by_bound"] + stats["screened"]

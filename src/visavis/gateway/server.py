@@ -35,6 +35,7 @@ from visavis.gateway.match_service import MatchService
 from visavis.gateway.metrics import Exposition, Meters
 from visavis.gateway.profile_service import ProfileService
 from visavis.gateway.publishing import Publishing, follow
+from visavis.gateway.shedding import Gate, busy_time
 from visavis.gateway.tokens import TokenFile
 from visavis.gateway.tracing import Tracing
 from visavis.journal import Journal
@@ -208,9 +209,9 @@ class Gateway:
         if settings.metrics_address is not None:
             self._exposition = Exposition(settings.metrics_address, self._meters)
             self.metrics_port = self._exposition.port
-        entrance = Entrance(
-            settings.tokens, settings.audit, self._meters, settings.access, settings.tracing
-        )
+        told = self._meters, settings.access, settings.tracing
+        gate = Gate(self._desk.crowding, busy_time(asyncio.get_running_loop()), *told)
+        entrance = Entrance(settings.tokens, settings.audit, *told, gate)
         interceptors: list[Any] = [entrance]
         fellows, announce, recorded = self._fellows, None, None
         if fellows is not None:
