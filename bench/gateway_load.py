@@ -8,9 +8,10 @@ this process sent late, or which a connection kept back, has waited. How late it
 beside it. Closed-loop with a concurrency: so many callers, each with one call open; one who is told
 to come again later does so.
 
-Requests are serialised before the clock starts and answers are not looked into, so that the
-generator spends little more than grpc itself. Lines of JSON on standard output for each plan:
-``begin`` and ``end`` of the counted time, then ``done`` with what was counted.
+Requests are serialised before the clock starts, answers are not looked into, and a client of its
+own sends them (gateway_wire.py), so that little is missing for a server on the same processors.
+Lines of JSON on standard output for each plan: ``begin`` and ``end`` of the counted time, then
+``done`` with what was counted.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from google.rpc.status_pb2 import Status
 from hdrh.histogram import HdrHistogram
 
 from full_base import customer_id
+from gateway_wire import connected
 from visavis.v1 import match_service_pb2 as v1
 
 ECHO = "/bench.Echo/Echo"
@@ -248,23 +250,16 @@ def say(event: str, **more: Any) -> None:
 
 async def carry_out(plan: Plan) -> None:
     """Connect, then run."""
-    options = [
-        # Channels to one address would share a connection.
-        ("grpc.use_local_subchannel_pool", 1),
-        ("grpc.max_receive_message_length", -1),
-    ]
-    address = f"127.0.0.1:{plan.port}"
-    channels = [grpc.aio.insecure_channel(address, options) for _ in range(plan.channels)]
+    connections = [await connected(plan.port) for _ in range(plan.channels)]
     try:
-        await asyncio.gather(*(each.channel_ready() for each in channels))
-        generator = Generator(plan, [each.unary_unary(plan.path) for each in channels])
+        generator = Generator(plan, [each.unary(plan.path) for each in connections])
         gc.unfreeze()
         gc.collect()
         gc.freeze()
         say("done", **await generator.run())
     finally:
-        for each in channels:
-            await each.close()
+        for each in connections:
+            each.close()
 
 
 async def main() -> None:
