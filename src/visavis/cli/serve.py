@@ -9,7 +9,7 @@ import signal
 import sys
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
@@ -29,7 +29,7 @@ from visavis.cli.spread import RayAddress, RayWorkers, Spread
 from visavis.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from visavis.gateway.fellows import Fellows
     from visavis.gateway.server import Gateway
@@ -171,9 +171,9 @@ def serve(
                 )
 
         if post is None:
-            _run(_serve(gateway, load, grace, as_json))
+            asyncio.run(_serve(gateway, load, grace, as_json))
         else:
-            _run(_serve_beside(gateway, load, grace, post))
+            asyncio.run(_serve_beside(gateway, load, grace, post))
 
 
 class _Post(NamedTuple):
@@ -264,15 +264,6 @@ async def _serve(
         await gateway.drain(grace_s)
         if serving is not None:
             serving.close()
-
-
-def _run(serving: Coroutine[Any, Any, None]) -> None:
-    """Run a server, on a loop that knows when it has more to do than it gets done."""
-    from visavis.gateway.shedding import SWITCH_S, WatchedLoop
-
-    sys.setswitchinterval(SWITCH_S)
-    with asyncio.Runner(loop_factory=WatchedLoop) as runner:
-        runner.run(serving)
 
 
 def _stopped() -> asyncio.Event:

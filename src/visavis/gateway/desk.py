@@ -113,14 +113,12 @@ class Desk:
         for line in self._lines.values():
             line.close()
 
-    def crowding(self, queue: Queue, is_behind: bool) -> float | None:
+    def crowding(self, queue: Queue) -> float | None:
         """How long a call that has not been read yet would wait, where that is too long.
 
         Parameters
         ----------
         queue : Queue
-        is_behind : bool
-            Whether the event loop has more to do than it gets done.
 
         Returns
         -------
@@ -129,14 +127,10 @@ class Desk:
         """
         if not self.is_open or self._is_draining:
             return None
-        line, singles = self._lines[queue], self._lines["match"]
+        singles = self._lines["match"]
         if queue == "batch" and singles.is_standing:
             return singles.expected_wait_s()
-        # Single customers are what keeps the loop busy. Batches do not: they are let in as long as
-        # a thread is free for them, because what has been let in is all that threads may do.
-        if is_behind and (queue == "match" or not line.has_room):
-            return line.expected_wait_s()
-        return line.excess_s()
+        return self._lines[queue].excess_s()
 
     def joiner(
         self,

@@ -35,7 +35,7 @@ from visavis.gateway.match_service import MatchService
 from visavis.gateway.metrics import Exposition, Meters
 from visavis.gateway.profile_service import ProfileService
 from visavis.gateway.publishing import Publishing, follow
-from visavis.gateway.shedding import Gate, busy_time
+from visavis.gateway.shedding import Gate
 from visavis.gateway.tokens import TokenFile
 from visavis.gateway.tracing import Tracing
 from visavis.journal import Journal
@@ -58,6 +58,10 @@ ADDRESS: Final = "127.0.0.1:8420"
 
 #: Calls of one connection that are open at a time; the client's library keeps the others back.
 _STREAMS_MAX: Final = 256
+
+#: Calls of one method that may wait to be taken over; gRPC's default is less than what four busy
+#: connections may have open.
+_PENDING_MAX: Final = 4_096
 
 #: Connections of one process; half of the files that it may open, where those are fewer.
 _CONNECTIONS_MAX: Final = 8_192
@@ -210,7 +214,7 @@ class Gateway:
             self._exposition = Exposition(settings.metrics_address, self._meters)
             self.metrics_port = self._exposition.port
         told = self._meters, settings.access, settings.tracing
-        gate = Gate(self._desk.crowding, busy_time(asyncio.get_running_loop()), *told)
+        gate = Gate(self._desk.crowding, *told)
         entrance = Entrance(settings.tokens, settings.audit, *told, gate)
         interceptors: list[Any] = [entrance]
         fellows, announce, recorded = self._fellows, None, None
@@ -336,6 +340,10 @@ def _options(*, is_shared: bool = False) -> list[tuple[str, int]]:
         # A client at the limit opens a stream when it has seen another end, which the server may
         # not have put away yet: gRPC would refuse the call of a client that did nothing wrong.
         ("grpc.http.overload_protection", 0),
+        # Calls that the event loop has not taken over yet; what is beyond, gRPC cancels by chance,
+        # and from the second number on always: without a word of why, or when to come back.
+        ("grpc.server.max_pending_requests", _PENDING_MAX),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * _PENDING_MAX),
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
         ("grpc.max_connection_idle_ms", _IDLE_MS),
         ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
