@@ -140,7 +140,7 @@ def offer(load, server):
 
 
 def search(capsys, load: Generator, server: Server, plan: Plan) -> Load:
-    """The closed-loop load of as many callers as give the highest goodput, doubled while it helps."""
+    """A closed-loop load of as many callers as bring most: they are doubled while it helps."""
     best: Load | None = None
     concurrency, short = 1, replace(plan, seconds=plan.seconds / 2, settle_s=plan.settle_s / 2)
     while concurrency <= CONCURRENCY_MAX:
