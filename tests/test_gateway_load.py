@@ -231,41 +231,56 @@ def test_a_full_piece_and_one_that_waited_begin_beside(
 
 
 def test_what_is_small_needs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    where: list[str] = []
+    here, in_threads = [], []
 
-    def together(_: str, items: Sequence[int]) -> list[Any]:
-        where.append(threading.current_thread().name)
-        return [InputError("odd") if item % 2 else item for item in items]
+    def at_once(key: str, item: int) -> str | None:
+        if item % 2:
+            raise InputError("odd")
+        here.append(item)
+        return f"{item} at once" if key == "plain" else None
+
+    def together(_: str, items: Sequence[int]) -> list[int]:
+        in_threads.extend(items)
+        return list(items)
 
     async def scene() -> None:
         line, amounts = a_line(), {"now": 1}
-        joiner: Joiner[int] = Joiner(
-            line, together, lambda: amounts["now"], Meters(), lambda key: key == "plain"
-        )
+        joiner: Joiner[int] = Joiner(line, together, lambda: amounts["now"], Meters(), at_once)
         ends = time.monotonic() + 30
         # Nothing is known of the speed before something was done.
         assert await joiner.ask("plain", 0, ends) == 0
-        assert where.pop().startswith("visavis-test")
+        assert (here, in_threads) == ([], [0])
         monkeypatch.setattr(admission, "_QUICK_S", 10.0)
-        assert await joiner.ask("plain", 2, ends) == 2
+        assert await joiner.ask("plain", 2, ends) == "2 at once"
         with pytest.raises(InputError, match="odd"):
             await joiner.ask("plain", 3, ends)
-        assert where == [threading.current_thread().name] * 2
         with pytest.raises(RefusedError) as late:
             await joiner.ask("plain", 4, time.monotonic())
         assert late.value.fault.reason == "DEADLINE_PASSED"
-        assert len(where) == 2
-        # What may wait, what is much, and what had to wait for the disk is for threads.
+        assert (here, in_threads) == ([2], [0])
+        # What declines, what is much, and what had to wait for the disk is for threads.
+        speed = line._cpu_seconds
         assert await joiner.ask("other", 6, ends) == 6
+        assert here.pop() == 6
+        assert line._cpu_seconds != speed
         amounts["now"] = 10**12
         assert await joiner.ask("plain", 8, ends) == 8
         amounts["now"] = 1
         monkeypatch.setattr(line, "_unquick_until", math.inf)
         assert await joiner.ask("plain", 10, ends) == 10
-        assert all(name.startswith("visavis-test") for name in where[2:])
+        assert (here, in_threads) == ([2], [0, 6, 8, 10])
         line.close()
 
     asyncio.run(scene())
+
+
+def test_what_declines_tells_nothing_of_the_speed() -> None:
+    line = a_line()
+    assert line.run_here(lambda: None, 1) is None
+    assert not line.is_quick(1)
+    assert line.run_here(lambda: "done", 1) == "done"
+    assert line.is_quick(1)
+    line.close()
 
 
 def test_a_page_that_is_read_sends_work_to_threads(monkeypatch: pytest.MonkeyPatch) -> None:

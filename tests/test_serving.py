@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -28,6 +28,7 @@ from visavis.errors import InputError, LimitError, NotFoundError, SchemaError
 from visavis.journal import Journal
 from visavis.policy import Exclusions, Policy
 from visavis.serving import Context, Expected, Profiles, Selection, Serving, matching
+from visavis.serving import serving as serving_module
 from worlds import AS_OF, ATTRIBUTE_TYPES, FACT_TYPES, NAMES, World, worlds
 
 #: Worlds of each property; `make test-long` asks for more.
@@ -351,6 +352,59 @@ def bought(customer_id: str, count: int = 1, day: date = AS_OF) -> pa.Table:
             "count": [count],
         }
     )
+
+
+def test_one_is_answered_at_once_or_declined(
+    monkeypatch: pytest.MonkeyPatch, serving: Serving, world: World
+) -> None:
+    monkeypatch.setattr(serving_module, "LOOK_S", 3600.0)
+    served = 0
+    for customer_id in world.customers:
+        found = serving.match_at_once(customer_id, reasons=2, wording=True)
+        wanted = serving.match([customer_id], reasons=2, wording=True)
+        if found is not None:
+            served += 1
+            assert found.name == wanted.name
+            assert found.to_table().equals(wanted.to_table())
+    assert served
+    customer_id = somebody(serving, world)
+    assert serving.match_at_once(customer_id) is not None
+    assert serving.match_at_once("nobody") is None
+    with pytest.raises(InputError):
+        serving.match_at_once(customer_id, reasons=-1)
+    # Somebody else is at the journal, and there may be something new: that is for who may wait.
+    pulse = [0]
+    serving.follow(lambda: pulse[0])
+    assert serving.match_at_once(customer_id) is not None
+    with held_by_another(serving._recording):
+        pulse[0] = 1
+        assert serving.match_at_once(customer_id) is None
+    serving.match([customer_id])
+    assert serving.match_at_once(customer_id) is not None
+    monkeypatch.setattr(serving_module, "LOOK_S", 0.0)
+    assert serving.match_at_once(customer_id) is None
+    serving.close()
+    assert serving.match_at_once(customer_id) is None
+
+
+@contextmanager
+def held_by_another(lock: Any) -> Iterator[None]:
+    """Until the end, by another thread."""
+    taken, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            taken.set()
+            over.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert taken.wait(30)
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_an_unknown_customer_is_an_error_of_the_row_and_the_others_are_answered(

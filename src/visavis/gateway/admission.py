@@ -188,14 +188,18 @@ class Line:
             return False
         return amount * self._cpu_seconds <= _QUICK_S * self._amount
 
-    def run_here(self, work: Callable[[], T], amount: int) -> T:
-        """Do something on the event loop, which does nothing else meanwhile."""
+    def run_here(self, work: Callable[[], T | None], amount: int) -> T | None:
+        """Do something on the event loop, which does nothing else meanwhile.
+
+        What declines, by None, tells nothing of the speed.
+        """
         began, cpu_began = time.perf_counter(), time.thread_time()
         found = work()
         seconds = time.perf_counter() - began
         if seconds > _SLOW_S and self._has_read():
             self._unquick_until = time.monotonic() + _UNQUICK_S
-        self._measured(amount, seconds, time.thread_time() - cpu_began)
+        if found is not None:
+            self._measured(amount, seconds, time.thread_time() - cpu_began)
         return found
 
     def _has_read(self) -> bool:

@@ -22,7 +22,7 @@ from visavis.gateway.admission import Line, expire, overloaded
 from visavis.gateway.audit import Audit
 from visavis.gateway.entrance import CALLER
 from visavis.gateway.errors import RETRY_S, Fault, RefusedError, abort, fault_of
-from visavis.gateway.joining import Joiner
+from visavis.gateway.joining import AtOnce, Joiner
 from visavis.gateway.metrics import Meters
 from visavis.serving import Serving
 from visavis.serving.waiting import within
@@ -136,10 +136,10 @@ class Desk:
         self,
         together: Callable[[Any, Sequence[Any]], Sequence[Any]],
         amount: Callable[[], int],
-        is_plain: Callable[[Any], bool],
+        at_once: AtOnce,
     ) -> Joiner[Any]:
         """What puts single customers together: see `Joiner`."""
-        return Joiner(self._lines["match"], together, amount, self.meters, is_plain)
+        return Joiner(self._lines["match"], together, amount, self.meters, at_once)
 
     async def run(
         self,

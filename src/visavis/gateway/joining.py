@@ -29,6 +29,9 @@ Item = TypeVar("Item")
 #: What answers the items of one key: for each a result or the error that it alone ends with.
 Together = Callable[[Any, Sequence[Any]], Sequence[Any]]
 
+#: What answers one item of a key at once, or declines.
+AtOnce = Callable[[Any, Any], Any | None]
+
 
 class _Asked(NamedTuple, Generic[Item]):
     item: Item
@@ -48,9 +51,9 @@ class Joiner(Generic[Item]):
     amount : callable
         The work of one item.
     meters : Meters
-    is_plain : callable, optional
-        Whether the items of a key wait for nothing but the kernel, so that what is small of them
-        needs no thread.
+    at_once : callable, optional
+        Answers one item on the event loop; None where it would have to wait for something, or where
+        more is to be done than usual.
     """
 
     def __init__(
@@ -59,9 +62,9 @@ class Joiner(Generic[Item]):
         together: Together,
         amount: Callable[[], int],
         meters: Meters,
-        is_plain: Callable[[Any], bool] = lambda _: False,
+        at_once: AtOnce = lambda *_: None,
     ) -> None:
-        self._is_plain = is_plain
+        self._at_once = at_once
         self._line = line
         self._together = together
         self._amount = amount
@@ -86,10 +89,10 @@ class Joiner(Generic[Item]):
         RefusedError
             If it is shed, or late.
         """
-        if key not in self._gathering and self._is_plain(key):
-            amount = self._amount()
-            if self._line.is_quick(amount):
-                return self._here(key, item, ends, amount)
+        if key not in self._gathering and self._line.is_quick(self._amount()):
+            found = self._here(key, item, ends)
+            if found is not None:
+                return found
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
         asked = _Asked(item, ends, answer)
@@ -104,14 +107,13 @@ class Joiner(Generic[Item]):
         finally:
             timer.cancel()
 
-    def _here(self, key: Hashable, item: Item, ends: float, amount: int) -> Any:
-        """Answer what is small on the event loop."""
+    def _here(self, key: Hashable, item: Item, ends: float) -> Any:
+        """Answer on the event loop what is small and waits for nothing; None where it is not so."""
         if time.monotonic() >= ends:
             raise late()
-        self.measure(1, 0.0)
-        (found,) = self._line.run_here(partial(self.answered, key, (item,)), amount)
-        if isinstance(found, BaseException):
-            raise found
+        found = self._line.run_here(partial(self._at_once, key, item), self._amount())
+        if found is not None:
+            self.measure(1, 0.0)
         return found
 
     def _open(self, key: Hashable, asked: _Asked[Item]) -> None:

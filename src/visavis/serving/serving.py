@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from copy import copy
 from datetime import date
 from functools import partial
-from typing import Any, ClassVar, Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -60,14 +60,7 @@ class Serving:
 
     Made by `open`. Any number of threads may ask and record at the same time. It does not outlive a
     fork: a child opens its own.
-
-    Attributes
-    ----------
-    is_local : bool
-        The customers are in this process: nothing is waited for.
     """
-
-    is_local: ClassVar[bool] = True
 
     def __init__(
         self, state: State, journal: Journal | None, threads: int, remake: Callable[..., Version]
@@ -256,6 +249,35 @@ class Serving:
             found.reasons,
             found.stats,
             attributes,
+        )
+
+    def match_at_once(
+        self,
+        customer_id: str,
+        *,
+        reasons: int | None = None,
+        distinctive: bool = False,
+        wording: bool = False,
+    ) -> Answer | None:
+        """What `match` answers about one customer, where nothing has to be waited for.
+
+        Parameters
+        ----------
+        customer_id : str
+        reasons, distinctive, wording
+            As in `match`.
+
+        Returns
+        -------
+        Answer or None
+            None: it is time to look at the journal, or there is something unusual about the
+            customer. `match` answers then.
+        """
+        check_reasons(reasons)
+        if self._is_closed or self._must_look(self._pulse()):
+            return None
+        return answer_single(
+            self._state, [customer_id], reasons=reasons, distinctive=distinctive, wording=wording
         )
 
     def match_profiles(
@@ -564,7 +586,7 @@ class Serving:
         is_behind = pulse != self._pulsed
         if (
             journal is not None
-            and (is_behind or time.monotonic() - self._looked_at >= LOOK_S)
+            and self._must_look(pulse)
             # Somebody else is at it: what was recorded before this request is in place already,
             # unless another process did it just now; of that the pulse tells.
             and self._recording.acquire(blocking=is_behind)
@@ -577,6 +599,12 @@ class Serving:
             finally:
                 self._recording.release()
         return self._state
+
+    def _must_look(self, pulse: int) -> bool:
+        """Whether the journal may say something that is to be known to the next request."""
+        return self._journal is not None and (
+            pulse != self._pulsed or time.monotonic() - self._looked_at >= LOOK_S
+        )
 
     def _catch_up(self, journal: Journal) -> None:
         self._state = caught_up(self._state, journal)

@@ -79,8 +79,6 @@ class ShardedServing(Serving):
     die the others answer; only where a shard has nobody for a while it raises `UnreachableError`.
     """
 
-    is_local = False
-
     def __init__(
         self,
         state: State,
@@ -181,6 +179,9 @@ class ShardedServing(Serving):
         (nobody, places), found = self._ask(asked)
         rows: list[Rows] = [_good(each) for each in found]
         return answer_of(nobody, customer_ids, list(zip(places, rows, strict=True)))
+
+    def match_at_once(self, customer_id: str, **options: Any) -> None:
+        """None: customers are with others, who are waited for."""
 
     def match_profiles(
         self,

@@ -45,7 +45,7 @@ def answer_single(
     index = customers.part_of(row)
     part, known = customers.parts[index], state.touched[index].get(row)
     if known is not None:
-        if known.is_out or known.error is not None:
+        if known.is_out or known.error is not None or (wording and version.placeholders):
             return None
         planes, history = known.planes, (known.capability_index, known.adjustment)
     else:
