@@ -52,7 +52,9 @@ class Bar(NamedTuple):
             return "aim met"
         if self.must is None:
             return "aim missed"
-        return "met" if holds(seen, self.must) else "missed"
+        if not holds(seen, self.must):
+            return "missed"
+        return "met" if self.aim is None else "met, aim missed"
 
 
 HEAD = "| what | must | aim | seen | |\n|---|---:|---:|---:|---|"

@@ -685,6 +685,16 @@ cdef class BoundRow:
         cdef TermsOutput out
         cdef int64_t[2] indptr
         cdef Status status
+        if indicators.shape[0] != self.problem.indicators.columns:
+            raise ValueError("the row has not the panel's columns")
+        if adjustment.shape[0] != entries.shape[0]:
+            raise ValueError("every entry must have an adjustment")
+        if not 0 <= pairs <= min(capability_index.shape[0], customer_index.shape[0]) or count < 0:
+            raise ValueError("there are fewer pairs than that")
+        if offsets.shape[0] != pairs + 1 or not (
+            pairs * count <= min(name_index.shape[0], contribution.shape[0])
+        ):
+            raise ValueError("the outputs must have room for the terms of all pairs")
         memset(&problem, 0, sizeof(TermsProblem))
         problem.indicators = self.problem.indicators
         problem.indicators.values = &indicators[0]
@@ -699,8 +709,8 @@ cdef class BoundRow:
         out.offsets = &offsets[0]
         out.name_index = &name_index[0] if name_index.shape[0] else NULL
         out.contribution = &contribution[0] if contribution.shape[0] else NULL
-        with nogil:
-            status = c_largest_terms(problem, out)
+        # Some microseconds: to take the interpreter back from another thread might take longer.
+        status = c_largest_terms(problem, out)
         return _status(status)
 
 

@@ -303,6 +303,8 @@ def entries_of(
     cdef int64_t n
     cdef int64_t begin
     cdef int64_t size
+    if amount.shape[0] != entries:
+        raise ValueError("as many amounts as entries are wanted")
     for n in range(count):
         if rows[n] < 0 or rows[n] >= last:
             raise IndexError(f"row {rows[n]} of {last}")

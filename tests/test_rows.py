@@ -114,3 +114,5 @@ def test_entries_that_are_not_there_are_refused(indptr: list[int], row: int) -> 
     index, amount = np.zeros(3, np.int32), np.zeros(3, np.float32)
     with pytest.raises(IndexError):
         entries_of(np.array(indptr), index, amount, np.array([row]))
+    with pytest.raises(ValueError, match="as many amounts"):
+        entries_of(np.array([0, 2]), index, amount[:2], np.array([0]))

@@ -1,9 +1,10 @@
 """`Desk`: where services bring their work: lines, deadlines, readiness, one answer to errors.
 
-Work of the kernel and of the disk runs in threads, so that the event loop goes on reading. Five
-lines, so that what is slow stands in nobody's way: single customers, batches of them, audiences and
-explanations, what changes something (records are serialised by the journal anyway), and what is
-asked about jobs. When there is too much to do, batches are shed before single customers.
+Work of the kernel and of the disk runs in threads, so that the event loop goes on reading; but for
+single customers whose answer takes less than handing them over (`Joiner`). Five lines, so that what
+is slow stands in nobody's way: single customers, batches of them, audiences and explanations, what
+changes something (records are serialised by the journal anyway), and what is asked about jobs. When
+there is too much to do, batches are shed before single customers who wait in their line.
 """
 
 from __future__ import annotations

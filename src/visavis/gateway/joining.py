@@ -47,7 +47,7 @@ class Joiner(Generic[Item]):
     line : Line
         Where the pieces wait.
     together : callable
-        Answers some items of one key, in a thread.
+        Answers some items of one key; called in a thread.
     amount : callable
         The work of one item.
     meters : Meters

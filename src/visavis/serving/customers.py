@@ -28,7 +28,7 @@ from visavis.errors import InputError, NotFoundError, VisavisError
 
 __all__ = ["Customers", "Part"]
 
-#: From so many ids on they are looked up together: 2 µs an id instead of 5, after 20 µs.
+#: From so many ids on they are looked up together, which has a cost of its own.
 _TOGETHER_MIN: Final = 16
 
 #: Numbers of eight bytes in a sha256.
