@@ -106,9 +106,6 @@ def serve(
     if workers > 1 and worker is None:
         _supervise(address, workers, grace, as_json)
         return
-    # An event loop that takes less of the processor for the same calls.
-    import uvloop
-
     from visavis.base import StoredBase
     from visavis.catalog import Catalog
     from visavis.gateway.audit import Audit
@@ -174,9 +171,9 @@ def serve(
                 )
 
         if post is None:
-            uvloop.run(_serve(gateway, load, grace, as_json))
+            asyncio.run(_serve(gateway, load, grace, as_json))
         else:
-            uvloop.run(_serve_beside(gateway, load, grace, post))
+            asyncio.run(_serve_beside(gateway, load, grace, post))
 
 
 class _Post(NamedTuple):
