@@ -257,17 +257,18 @@ class Connection(asyncio.Protocol):
         self._begin()
 
     @staticmethod
-    def _end(call: _Call, content: bytes) -> None:
+    def _is_waited_for(call: _Call) -> bool:
+        """Whether somebody still waits; the clock does not, from now on."""
         if call.timer is not None:
             call.timer.cancel()
-        if not call.answer.done():
+        return not call.answer.done()
+
+    def _end(self, call: _Call, content: bytes) -> None:
+        if self._is_waited_for(call):
             call.answer.set_result(content)
 
-    @staticmethod
-    def _fail(call: _Call, error: Failed) -> None:
-        if call.timer is not None:
-            call.timer.cancel()
-        if not call.answer.done():
+    def _fail(self, call: _Call, error: Failed) -> None:
+        if self._is_waited_for(call):
             call.answer.set_exception(error)
 
     def _send(self, *frames: bytes) -> None:

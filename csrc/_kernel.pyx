@@ -335,6 +335,20 @@ cdef class PackedPanel:
         self.view.product_count, self.view.channel_count, self.view.family_count = group_counts
 
 
+cdef void _bind_history(
+    HistoryView* history,
+    const int64_t* indptr,
+    const int32_t[::1] entries,
+    const float[::1] adjustment,
+) noexcept:
+    """The history of some rows; what is bound must outlive it."""
+    history.indptr = indptr
+    history.entries = entries.shape[0]
+    if entries.shape[0]:
+        history.capability_index = &entries[0]
+        history.adjustment = &adjustment[0]
+
+
 cdef class BoundProblem:
     """A problem with the arrays it points to; kept alive for as long as the call runs."""
 
@@ -371,11 +385,7 @@ cdef class BoundProblem:
             self.problem.eligibility.plane_words = planes.shape[1]
             self.problem.eligibility.plane_index = &plane_index[0]
         if indptr is not None:  # also without entries: its pointers are still to be validated
-            self.problem.history.indptr = &indptr[0]
-            self.problem.history.entries = capability_index.shape[0]
-            if capability_index.shape[0]:
-                self.problem.history.capability_index = &capability_index[0]
-                self.problem.history.adjustment = &adjustment[0]
+            _bind_history(&self.problem.history, &indptr[0], capability_index, adjustment)
         self.problem.ev_min = ev_min
         self.problem.block.rows = block_rows
         self.problem.block.capabilities = block_capabilities
@@ -406,8 +416,8 @@ cdef dict _nanoseconds(const Stats& stats):
     }
 
 
-cdef _require_screen(const Variant* chosen, BoundProblem bound):
-    if chosen.screened and bound.problem.panel.screen == NULL:
+cdef _require_screen(const Variant* chosen, const Problem& problem):
+    if chosen.screened and problem.panel.screen == NULL:
         raise ValueError("the panel was bound before its screen was built")
 
 
@@ -435,7 +445,7 @@ def match(
     cdef Status status
     cdef const Variant* chosen = variant_at(variant)
     c_limits.product, c_limits.channel, c_limits.family = limits
-    _require_screen(chosen, bound)
+    _require_screen(chosen, bound.problem)
     memset(&stats, 0, sizeof(Stats))
     stats.guess = NAN
     out.k = capability_index.shape[1]
@@ -500,7 +510,7 @@ def audience(
     cdef Stats stats
     cdef Status status
     cdef const Variant* chosen = variant_at(variant)
-    _require_screen(chosen, bound)
+    _require_screen(chosen, bound.problem)
     memset(&stats, 0, sizeof(Stats))
     out.k = customer_index.shape[1]
     out.capability_index = &capability_index[0]
@@ -559,11 +569,7 @@ def largest_terms(
     problem.indicators.columns = indicators.shape[1]
     problem.panel = panel.view
     if indptr is not None:
-        problem.history.indptr = &indptr[0]
-        problem.history.entries = entries.shape[0]
-        if entries.shape[0]:
-            problem.history.capability_index = &entries[0]
-            problem.history.adjustment = &adjustment[0]
+        _bind_history(&problem.history, &indptr[0], entries, adjustment)
     problem.pairs = customer_index.shape[0]
     if problem.pairs:
         problem.customer_index = &customer_index[0]
@@ -616,13 +622,23 @@ cdef class BoundRow:
         self.by_name = &by_name[0]
         self.against = &against[0]
         cdef int32_t[::1] block_plane = None
+        _require_screen(self.chosen, self.problem)
         if self.chosen.screened:
-            if self.problem.panel.screen == NULL:
-                raise ValueError("the panel was bound before its screen was built")
             block_plane = view.array((panel.screen.blocks,), sizeof(int32_t), "i")
             c_find_block_planes(self.problem, &block_plane[0])
             self.problem.eligibility.block_plane = &block_plane[0]
         self._owned = (panel, plane_index, by_name, against, block_plane)
+
+    cdef _check_row(
+        self,
+        const float[::1] indicators,
+        const int32_t[::1] entries,
+        const float[::1] adjustment,
+    ):
+        if indicators.shape[0] != self.problem.indicators.columns:
+            raise ValueError("the row has not the panel's columns")
+        if adjustment.shape[0] != entries.shape[0]:
+            raise ValueError("every entry must have an adjustment")
 
     def match(
         self,
@@ -636,21 +652,19 @@ cdef class BoundRow:
     ):
         """Fills the three outputs; returns (status, how many there are, stats)."""
         cdef Problem problem = self.problem
-        cdef int64_t[2] indptr
+        cdef int64_t[2] indptr = [0, entries.shape[0]]
         cdef int32_t count = 0
         cdef MatchOutput out
         cdef Stats stats
         cdef Status status
-        if indicators.shape[0] != problem.indicators.columns:
-            raise ValueError("the row has not the panel's columns")
+        self._check_row(indicators, entries, adjustment)
         if planes.shape[0] != problem.eligibility.plane_words:
             raise ValueError("the row has not the version's planes")
-        if adjustment.shape[0] != entries.shape[0]:
-            raise ValueError("every entry must have an adjustment")
         problem.indicators.values = &indicators[0]
         if planes.shape[0]:
             problem.eligibility.planes = &planes[0]
-        _bind_history(&problem.history, indptr, entries, adjustment)
+        if entries.shape[0]:
+            _bind_history(&problem.history, indptr, entries, adjustment)
         out.k = capability_index.shape[0]
         if expected_value.shape[0] != out.k or propensity.shape[0] != out.k or out.k < 1:
             raise ValueError("the outputs must have room for k opportunities each")
@@ -683,12 +697,9 @@ cdef class BoundRow:
         """
         cdef TermsProblem problem
         cdef TermsOutput out
-        cdef int64_t[2] indptr
+        cdef int64_t[2] indptr = [0, entries.shape[0]]
         cdef Status status
-        if indicators.shape[0] != self.problem.indicators.columns:
-            raise ValueError("the row has not the panel's columns")
-        if adjustment.shape[0] != entries.shape[0]:
-            raise ValueError("every entry must have an adjustment")
+        self._check_row(indicators, entries, adjustment)
         if not 0 <= pairs <= min(capability_index.shape[0], customer_index.shape[0]) or count < 0:
             raise ValueError("there are fewer pairs than that")
         if offsets.shape[0] != pairs + 1 or not (
@@ -699,7 +710,8 @@ cdef class BoundRow:
         problem.indicators = self.problem.indicators
         problem.indicators.values = &indicators[0]
         problem.panel = self.problem.panel
-        _bind_history(&problem.history, indptr, entries, adjustment)
+        if entries.shape[0]:
+            _bind_history(&problem.history, indptr, entries, adjustment)
         problem.customer_index = &customer_index[0]
         problem.capability_index = &capability_index[0]
         problem.pairs = pairs
@@ -712,18 +724,3 @@ cdef class BoundRow:
         # Some microseconds: to take the interpreter back from another thread might take longer.
         status = c_largest_terms(problem, out)
         return _status(status)
-
-
-cdef void _bind_history(
-    HistoryView* history,
-    int64_t* indptr,
-    const int32_t[::1] entries,
-    const float[::1] adjustment,
-) noexcept:
-    """The history of one row; `indptr` must outlive it."""
-    indptr[0], indptr[1] = 0, entries.shape[0]
-    if entries.shape[0]:
-        history.indptr = indptr
-        history.entries = entries.shape[0]
-        history.capability_index = &entries[0]
-        history.adjustment = &adjustment[0]

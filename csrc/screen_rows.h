@@ -172,8 +172,8 @@ class ScreenedRows {
   }
 
   bool ok() {
-    return plane_.ok() && run_end_.ok() && run_members_.ok() && rows_.ok() && quantised_.ok() && gathered_.ok() && active_.ok() &&
-           norm_.ok() && error_.ok() && inverse_step_.ok() && base_.ok() && scaled_.ok() &&
+    return plane_.ok() && run_end_.ok() && run_members_.ok() && rows_.ok() && quantised_.ok() &&
+           gathered_.ok() && active_.ok() && norm_.ok() && error_.ok() && inverse_step_.ok() && base_.ok() && scaled_.ok() &&
            rest_.ok() && sums_.ok() && (!ever_closed_ || closed_.ok());
   }
 

@@ -159,7 +159,7 @@ class Engine:
         """Compute what matches share; a match would, but one that is timed should not."""
         if kernel.built_variants()[self.variant].is_screened and self.screen is None:
             self.panel.prepare()
-        for prepared in (self.panel, self.mean_weights, self.eligibility, self.history):
+        for prepared in (self.panel, self.eligibility, self.history):
             assert prepared is not None  # noqa: S101 (reading the property is what computes it)
 
     @cached_property

@@ -34,7 +34,15 @@ import grpc
 from visavis.gateway.errors import RefusedError
 from visavis.gateway.patience import Patience
 
-__all__ = ["Line", "Task", "expire", "late", "overloaded"]
+__all__ = [
+    "Line",
+    "Task",
+    "expire",
+    "late",
+    "overloaded",
+    "retry_after_s",
+    "shed_until",
+]
 
 #: How long a line must have had somebody waiting to count as standing.
 _STANDING_S: Final = 0.1
@@ -257,14 +265,24 @@ class Line:
         task.end(result, error)
 
 
-def overloaded(wait_s: float) -> RefusedError:
+def retry_after_s(wait_s: float) -> float:
+    """When to come back who would have waited so long."""
+    return min(max(2 * wait_s, _RETRY_MIN_S), _RETRY_MAX_S)
+
+
+def shed_until(retry_s: float) -> RefusedError:
     """What is shed is told so, and when to come back."""
     return RefusedError(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         "OVERLOADED",
         "there is more to do than can be done in time",
-        retry_s=min(max(2 * wait_s, _RETRY_MIN_S), _RETRY_MAX_S),
+        retry_s=retry_s,
     )
+
+
+def overloaded(wait_s: float) -> RefusedError:
+    """What would have waited so long is shed."""
+    return shed_until(retry_after_s(wait_s))
 
 
 def late() -> RefusedError:

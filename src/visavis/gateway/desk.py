@@ -128,10 +128,17 @@ class Desk:
         """
         if not self.is_open or self._is_draining:
             return None
+        behind_s = self._behind_singles_s(queue)
+        return self._lines[queue].excess_s() if behind_s is None else behind_s
+
+    def _behind_singles_s(self, queue: Queue) -> float | None:
+        """How long single customers stand whom a call makes way for; None where it need not.
+
+        One customer is somebody waiting; a batch can come again.
+        """
         singles = self._lines["match"]
-        if queue == "batch" and singles.is_standing:
-            return singles.expected_wait_s()
-        return self._lines[queue].excess_s()
+        is_behind = queue == "batch" and singles.is_standing
+        return singles.expected_wait_s() if is_behind else None
 
     def joiner(
         self,
@@ -171,9 +178,8 @@ class Desk:
             deadline passed.
         """
         self._check_open()
-        if queue == "batch" and self._lines["match"].is_standing:
-            # One customer is somebody waiting; a batch can come again.
-            raise overloaded(self._lines["match"].expected_wait_s())
+        if (behind_s := self._behind_singles_s(queue)) is not None:
+            raise overloaded(behind_s)
         ends = time.monotonic() + (self.deadline_s if remaining_s is None else remaining_s)
         loop = asyncio.get_running_loop()
         piece = _Piece(work, amount, ends, loop.create_future())

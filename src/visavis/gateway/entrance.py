@@ -13,7 +13,7 @@ import grpc
 
 from visavis.gateway.audit import Audit
 from visavis.gateway.errors import Fault, RefusedError, abort
-from visavis.gateway.metrics import Meters
+from visavis.gateway.metrics import Meters, label_of
 from visavis.gateway.shedding import Gate
 from visavis.gateway.tokens import Token, TokenFile
 from visavis.gateway.tracing import Tracing
@@ -122,7 +122,7 @@ class Entrance(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 handler = await continuation(handler_call_details)
                 # Names that callers make up are no labels.
                 self._meters.arrived()
-                self._meters.answered("" if handler is None else _name_of(method), code, 0.0)
+                self._meters.answered("" if handler is None else label_of(method), code, 0.0)
                 return _refusing(handler, refused.fault)
         if self._gate is not None and (refusing := self._gate.refusing(method, caller)):
             return refusing
@@ -138,7 +138,7 @@ class Entrance(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     def _guarded(self, handler: Any, method: str, caller: str) -> Any:
         """A handler that knows who calls, that counts, and that no bytes bring to an exception."""
         behaviour: Behaviour = _behaviour(handler)
-        name, tracing = _name_of(method), self._tracing
+        name, tracing = label_of(method), self._tracing
         if not inspect.iscoroutinefunction(behaviour):
             behaviour = _unimplemented
 
@@ -212,11 +212,6 @@ _UNIMPLEMENTED: Final = Fault(
 
 async def _unimplemented(_: Any, call: Any) -> None:
     await abort(call, _UNIMPLEMENTED)
-
-
-def _name_of(method: str) -> str:
-    """``MatchService/MatchCustomer`` of a path."""
-    return method.rpartition(".")[2]
 
 
 def _code_of(call: Any) -> str:

@@ -89,8 +89,8 @@ class Joiner(Generic[Item]):
         RefusedError
             If it is shed, or late.
         """
-        if key not in self._gathering and self._line.is_quick(self._amount()):
-            found = self._here(key, item, ends)
+        if key not in self._gathering and self._line.is_quick(amount := self._amount()):
+            found = self._here(key, item, ends, amount)
             if found is not None:
                 return found
         loop = asyncio.get_running_loop()
@@ -107,11 +107,11 @@ class Joiner(Generic[Item]):
         finally:
             timer.cancel()
 
-    def _here(self, key: Hashable, item: Item, ends: float) -> Any:
+    def _here(self, key: Hashable, item: Item, ends: float, amount: int) -> Any:
         """Answer on the event loop what is small and waits for nothing; None where it is not so."""
         if time.monotonic() >= ends:
             raise late()
-        found = self._line.run_here(partial(self._at_once, key, item), self._amount())
+        found = self._line.run_here(partial(self._at_once, key, item), amount)
         if found is not None:
             self.measure(1, 0.0)
         return found

@@ -131,13 +131,7 @@ class MatchService(MatchServiceServicer):
             return None
         began = time.perf_counter()
         answer = self._desk.serving.match_at_once(customer_id, wording=True, **_reasons(key))
-        if answer is None:
-            return None
-        self._desk.meters.matched(answer.stats, time.perf_counter() - began)
-        (written,) = self._written(answer, answer.attributes)
-        if isinstance(written, Exception):
-            raise written
-        return written
+        return None if answer is None else self._written_one(answer, began, answer.attributes)
 
     def _match_together(self, key: _Key, customer_ids: Sequence[str]) -> list[bytes | Exception]:
         """The answers to some single customers who are asked for in the same way."""
@@ -147,8 +141,7 @@ class MatchService(MatchServiceServicer):
             now = context_of(RequestContext.FromString(key.context), serving.version)
         began = time.perf_counter()
         answer = serving.match(list(customer_ids), now, wording=True, **_reasons(key))
-        self._desk.meters.matched(answer.stats, time.perf_counter() - began)
-        return self._written(answer, answer.attributes)
+        return self._written(answer, began, answer.attributes)
 
     def _match_profile(self, request: v1.MatchCustomerRequest) -> bytes:
         serving = self._desk.serving
@@ -158,18 +151,24 @@ class MatchService(MatchServiceServicer):
         profile = one_profile(request.profile, serving.version)
         began = time.perf_counter()
         answer = serving.match_profiles(profile, now, **_reasons(_key_of(request)))
-        self._desk.meters.matched(answer.stats, time.perf_counter() - began)
         attributes = known_attributes(profile, now.attributes if now else {})
-        (written,) = self._written(answer, {0: attributes})
+        return self._written_one(answer, began, {0: attributes})
+
+    def _written_one(
+        self, answer: Answer, began: float, attributes: Mapping[int, Mapping[str, object]]
+    ) -> bytes:
+        """The answer to the only customer; what is wrong with the customer is raised."""
+        (written,) = self._written(answer, began, attributes)
         if isinstance(written, Exception):
             raise written
         return written
 
     def _written(
-        self, answer: Answer, attributes: Mapping[int, Mapping[str, object]]
+        self, answer: Answer, began: float, attributes: Mapping[int, Mapping[str, object]]
     ) -> list[bytes | Exception]:
         """An answer to each customer, as bytes; or what is wrong with the customer."""
-        began = time.perf_counter()
+        matched = time.perf_counter()
+        self._desk.meters.matched(answer.stats, matched - began)
         cards = self._cards
         if cards is None or cards.version is not answer.version:
             cards = self._cards = Cards(answer.version)
@@ -177,7 +176,7 @@ class MatchService(MatchServiceServicer):
         for place, content in enumerate(customers_of(answer, cards, attributes)):
             error = answer.errors.get(place) or size_fault(len(content), "reason_count")
             written.append(content if error is None else error)
-        self._desk.meters.encoded(time.perf_counter() - began)
+        self._desk.meters.encoded(time.perf_counter() - matched)
         return written
 
     def _match_customers(self, request: v1.MatchCustomersRequest) -> v1.MatchCustomersResponse:

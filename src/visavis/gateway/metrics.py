@@ -24,7 +24,7 @@ from visavis.errors import StorageError
 from visavis.gateway.limits import host_and_port
 from visavis.serving import ServingVersion
 
-__all__ = ["Exposition", "Meters"]
+__all__ = ["Exposition", "Meters", "label_of"]
 
 _SECONDS: Final = (
     *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075),
@@ -33,6 +33,11 @@ _SECONDS: Final = (
 _WAITS: Final = (0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _COUNTS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_000, 2_000, 5_000, 10_000)
 _STAGES: Final = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
+
+
+def label_of(method: str) -> str:
+    """``MatchService/MatchCustomer`` of a path, for labels and logs."""
+    return method.rpartition(".")[2]
 
 
 class Meters:

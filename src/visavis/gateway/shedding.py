@@ -18,15 +18,15 @@ from typing import Any, Final, Literal, NamedTuple
 
 import grpc
 
-from visavis.gateway.admission import overloaded
+from visavis.gateway.admission import retry_after_s, shed_until
 from visavis.gateway.audit import Audit
 from visavis.gateway.errors import DETAILS_KEY, status_of
-from visavis.gateway.metrics import Meters
+from visavis.gateway.metrics import Meters, label_of
 from visavis.gateway.tracing import Tracing
 
 __all__ = ["Crowding", "Gate"]
 
-#: Statuses are made for these, and then kept.
+#: Statuses are made for these, up to the longest that is told, and then kept.
 _RETRIES_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 #: What is refused here, and the line that it would wait in.
@@ -79,8 +79,8 @@ class Gate:
         wait_s = self._crowding(line)
         if wait_s is None:
             return None
-        refusal = _refusal(bisect_left(_RETRIES_S, _retry_s(wait_s)))
-        name, tracing = method.rpartition(".")[2], self._tracing
+        refusal = _refusal(bisect_left(_RETRIES_S, retry_after_s(wait_s)))
+        name, tracing = label_of(method), self._tracing
 
         async def refused(_: Any, call: Any) -> None:
             self._meters.refused(line, name, refusal.code.name)
@@ -97,16 +97,9 @@ class Gate:
         return grpc.stream_stream_rpc_method_handler(refused)
 
 
-def _retry_s(wait_s: float) -> float:
-    """When to come back, as one of a few."""
-    retry_s = overloaded(wait_s).fault.retry_s
-    return 0.0 if retry_s is None else retry_s
-
-
 @lru_cache
 def _refusal(retry: int) -> _Refusal:
     """By the place in `_RETRIES_S`."""
-    retry_s = _RETRIES_S[min(retry, len(_RETRIES_S) - 1)]
-    fault = overloaded(retry_s / 2).fault
+    fault = shed_until(_RETRIES_S[retry]).fault
     status = status_of(fault)
     return _Refusal(fault.code, status.message, ((DETAILS_KEY, status.SerializeToString()),))

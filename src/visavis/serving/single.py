@@ -55,7 +55,7 @@ def answer_single(
         entries = slice(kept.indptr[row], kept.indptr[row + 1])
         history = kept.capability_index[entries], kept.adjustment[entries]
     x = part.base.indicators[row - part.start]
-    found = state.single.match(x, planes, history, reasons=reasons, distinctive=distinctive)
+    found = version.single.match(x, planes, history, reasons=reasons, distinctive=distinctive)
     count = np.array([len(found.capability_index)], dtype=np.int32)
     told: dict[int, dict[str, Any]] = {}
     if wording and version.placeholders:

@@ -28,7 +28,6 @@ from visavis.errors import InputError, NotFoundError
 from visavis.history import adjustments
 from visavis.journal.entries import Entry, Kind, id_digest
 from visavis.journal.overlay import overlay_of
-from visavis.kernel import Single
 from visavis.serving.context import Context, Terms
 from visavis.serving.customers import Customers, Part
 from visavis.serving.version import ServingVersion, Version
@@ -121,23 +120,6 @@ class State:
     def is_touched(self) -> bool:
         """Whether the journal speaks of anybody."""
         return any(self.touched)
-
-    @cached_property
-    def single(self) -> Single:
-        """What matches one customer of this state who is asked for without a context."""
-        version, plain = self.version, self.plain
-        return Single(
-            version.engine.panel,
-            k=plain.k,
-            plane_index=plain.plane_index,
-            plane_words=version.eligible.planes.shape[1],
-            limits=plain.limits,
-            ev_min=plain.ev_min,
-            guess=version.guess,
-            variant=version.engine.variant,
-            by_name=version.reason_order,
-            against=version.engine.mean_weights,
-        )
 
     def touched_in(self, rows: Int64) -> dict[int, Touched]:
         """Those of some rows of whom the journal speaks, by their place in `rows`."""

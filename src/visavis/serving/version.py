@@ -27,7 +27,7 @@ from visavis.eligibility import with_spare
 from visavis.engine import Engine
 from visavis.engine.matches import reason_order
 from visavis.errors import InputError
-from visavis.kernel import Eligibility, History
+from visavis.kernel import Eligibility, History, Single
 from visavis.kernel.request import history_of
 from visavis.policy import Policy
 from visavis.serving.customers import Customers, Part
@@ -182,8 +182,24 @@ class Version:
             int(customers.starts[kept]),
         )
         # Now, so that no request waits for it.
-        _ = version.guess
+        _ = version.single
         return version
+
+    @cached_property
+    def single(self) -> Single:
+        """What matches one customer who is asked for without a context."""
+        return Single(
+            self.engine.panel,
+            k=self.policy.k,
+            plane_index=self.eligible.plane_index,
+            plane_words=self.eligible.planes.shape[1],
+            limits=self.policy.limits,
+            ev_min=self.policy.ev_min,
+            guess=self.guess,
+            variant=self.engine.variant,
+            by_name=self.reason_order,
+            against=self.engine.mean_weights,
+        )
 
     @cached_property
     def guess(self) -> float:
