@@ -263,6 +263,11 @@ def test_a_folder_that_a_killed_writer_made_is_synchronised_by_the_next(
     synced.clear()
     place.create("v1/b", b"x")
     assert [name for name in synced if not name.startswith("#")] == ["v1"], "once is enough"
+    # A folder of the same number at another path is another one.
+    (tmp_path / "base" / "v1").rename(tmp_path / "base" / "v2")
+    synced.clear()
+    place.create("v2/c", b"x")
+    assert {"base", "v2"} <= set(synced)
 
 
 @pytest.mark.parametrize("where", [".", "", "/"])

@@ -345,8 +345,9 @@ def _link_new(path: Path, content: bytes | pa.Buffer) -> bool:
     return True
 
 
-#: Folders, by device and number, that this process has seen synchronised.
-_lasting: Final[set[tuple[int, int]]] = set()
+#: Folders that this process has seen synchronised. By path too: the system gives the number of
+#: one that was removed to the next, and one that was renamed has another name to lose.
+_lasting: Final[set[tuple[Path, int, int]]] = set()
 
 
 def _make_folder(path: Path, root: Path) -> None:
@@ -372,9 +373,9 @@ def _make_folder(path: Path, root: Path) -> None:
     _lasting.add(_identity(path))
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def _identity(path: Path) -> tuple[Path, int, int]:
     found = path.stat()
-    return found.st_dev, found.st_ino
+    return path, found.st_dev, found.st_ino
 
 
 def _sync_folder(path: Path) -> None:
