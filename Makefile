@@ -18,7 +18,7 @@ SANITIZED = LD_PRELOAD="$(foreach library,asan ubsan stdc++,$(shell $(CXX) -prin
   PYTHONMALLOC=malloc PYTHONPATH="$(CURDIR)/$$(echo build/asan/lib.*)"
 FUZZ_SECONDS ?= 60
 IMAGE := proto/visavis.v1.binpb
-COMPILED_TESTS := $(patsubst %,tests/test_%.py,screen kernel kernel_doors terms verify score selfcheck rows single wire)
+COMPILED_TESTS := $(patsubst %,tests/test_%.py,screen kernel kernel_doors terms verify score selfcheck rows single wire columns)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
 .DEFAULT_GOAL := help

@@ -1,5 +1,5 @@
 """Builds what is compiled: one static library per kernel variant, one extension that links them;
-one that gathers rows, and one that writes the gateway's messages.
+one that gathers rows, and two that write the gateway's messages.
 
 Every variant is compiled with its own flags, so that no instruction set leaks into another file.
 Everything else about the package is declared in pyproject.toml.
@@ -92,20 +92,25 @@ KERNEL = Extension(
 ROWS = Extension(
     "visavis._rows",
     sources=[str(CSRC / "_rows.pyx")],
+    include_dirs=[str(CSRC)],
+    depends=[str(CSRC / "sha256.h")],
     extra_compile_args=FLAGS,
     language="c++",
 )
 
 # C in all but name: in C++, one compiler and one set of flags serve everything.
-WIRE = Extension(
-    "visavis.gateway._wire",
-    sources=[str(CSRC / "_wire.pyx")],
-    extra_compile_args=FLAGS,
-    language="c++",
-)
+MESSAGES = [
+    Extension(
+        f"visavis.gateway.{name}",
+        sources=[str(CSRC / f"{name}.pyx")],
+        extra_compile_args=FLAGS,
+        language="c++",
+    )
+    for name in ("_wire", "_columns")
+]
 
 setup(
     libraries=LIBRARIES,
-    ext_modules=cythonize([KERNEL, ROWS, WIRE], build_dir="build", language_level=3),
+    ext_modules=cythonize([KERNEL, ROWS, *MESSAGES], build_dir="build", language_level=3),
     cmdclass={"build_ext": BuildExtension},
 )

@@ -66,7 +66,7 @@ class Setting:
     driver_us: float = 420.0
     storage_gb_s: float = 100.0
     node_gb_s: float = 1.25
-    row_bytes: float = 16.5
+    row_bytes: float = 18.4
     straggler_share: float = 0.01
     straggler_factor: float = 3.0
     failures_per_node_hour: float = 0.001

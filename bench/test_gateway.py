@@ -49,6 +49,7 @@ CAPABILITIES = int(os.environ.get("BENCH_CAPABILITIES", "10_240"))
 SECONDS = float(os.environ.get("BENCH_SECONDS", "4"))
 #: Rounds by turns of what is compared.
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
+OVERLOAD_ROUNDS = int(os.environ.get("BENCH_OVERLOAD_ROUNDS", "3"))
 CONCURRENCY_MAX = int(os.environ.get("BENCH_CONCURRENCY", "128"))
 BATCH = min(1_000, CUSTOMERS)
 OVERLOAD_BATCHES = (100, BATCH)
@@ -170,9 +171,14 @@ def capacities() -> dict[int, Load]:
 
 @pytest.fixture
 def capacity(server, load, capsys, capacities):
-    """Finds the most that the server answers, of each size of batch once."""
+    """Finds the most that the server answers, of each size of batch once; or `anew`."""
 
-    def found(batch: int) -> Load:
+    def found(batch: int, *, anew: bool = False) -> Load:
+        if anew and batch in capacities:
+            # How fast a shared machine is may be another matter some minutes later.
+            again = load.drive(server, capacities[batch].plan)
+            say(capsys, f"capacity now, calls of {batch:,}: {again.goodput:,.0f}/s")
+            return again
         if batch not in capacities:
             plan = plan_of(server, ONE if batch == 1 else MANY, batch)
             capacities[batch] = search(capsys, load, server, plan)
@@ -332,27 +338,49 @@ def finished_job(port: int) -> job_service_pb2.Job:
 
 @pytest.mark.parametrize("size", OVERLOAD_BATCHES)
 def test_gateway_overload(benchmark, capsys, server, offer, capacity, seen, size):
+    """By turns: the peak, and then some loads in proportion to it."""
     plan = impatient(plan_of(server, MANY, size))
-    peak = capacity(size).goodput
 
-    def overload() -> tuple[Load, ...]:
-        return tuple(offer(plan, peak * over, times=2) for over in (0.8, 2, 4))
+    def overload() -> list[tuple[float, Load, Load, Load]]:
+        rounds = []
+        for turn in range(OVERLOAD_ROUNDS):
+            peak = capacity(size, anew=True).goodput
+            loads = (offer(replace(plan, seed=turn), peak * over, times=2) for over in (0.8, 2, 4))
+            rounds.append((peak, *loads))
+        return rounds
 
-    below, *beyond = once(benchmark, overload)
-    say(capsys, f"batches of {size:,} at 0.8 × capacity: {below.text()}")
-    assert below.codes.get("OK")
-    for over, found in zip((2, 4), beyond, strict=True):
-        say(capsys, f"batches of {size:,} at {over} × capacity: {found.text()}")
-        figures = (found.goodput / peak, found.at("99") / below.at("99"), found.growth)
+    rounds = once(benchmark, overload)
+    assert all(below.codes.get("OK") for _, below, *_ in rounds)
+    for at, over in ((1, 0.8), (2, 2), (3, 4)):
+        for each in rounds:
+            say(capsys, f"batches of {size:,} at {over} × capacity: {each[at].text()}")
+    for at, over in ((2, 2), (3, 4)):
+        figures = (
+            float(np.median([each[at].goodput / each[0] for each in rounds])),
+            float(np.median([each[at].at("99") / each[1].at("99") for each in rounds])),
+            max(each[at].growth for each in rounds),
+        )
         seen += zip(overload_bars(size, over), figures, strict=True)
 
 
 def test_gateway_unary_overload(benchmark, capsys, server, offer, capacity, seen):
-    plan, most = impatient(plan_of(server, ONE)), capacity(1).goodput
-    found = once(benchmark, lambda: offer(plan, 1.3 * most, times=2))
-    say(capsys, f"MatchCustomer at 1.3 × capacity: {found.text()}")
-    seen += [(bars.ONE_GOODPUT, found.goodput / most), (bars.ONE_MEMORY, found.growth)]
-    assert found.codes.get("OK")
+    """By turns: the peak, and then more."""
+    plan = impatient(plan_of(server, ONE))
+
+    def overload() -> list[tuple[float, Load]]:
+        rounds = []
+        for turn in range(OVERLOAD_ROUNDS):
+            most = capacity(1, anew=True).goodput
+            rounds.append((most, offer(replace(plan, seed=turn), 1.3 * most, times=2)))
+        return rounds
+
+    rounds = once(benchmark, overload)
+    for _, found in rounds:
+        say(capsys, f"MatchCustomer at 1.3 × capacity: {found.text()}")
+    goodput = float(np.median([found.goodput / most for most, found in rounds]))
+    growth = max(found.growth for _, found in rounds)
+    seen += [(bars.ONE_GOODPUT, goodput), (bars.ONE_MEMORY, growth)]
+    assert all(found.codes.get("OK") for _, found in rounds)
 
 
 def test_gateway_neighbour(benchmark, capsys, server, load, inputs, capacity, seen, tmp_path):

@@ -5,12 +5,19 @@ What a request wants of its customers lies nowhere near: each row is some cache 
 that is not at hand. One after the other their latencies add up; asked for early they overlap.
 """
 
-from libc.math cimport ldexp
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport UINT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 
 import numpy as np
+
+
+cdef extern from "Python.h":
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+
+
+cdef extern from "sha256.h" namespace "visavis" nogil:
+    uint64_t Sha256Head(const void* text, int64_t size)
 
 
 cdef extern from *:
@@ -23,6 +30,10 @@ cdef extern from *:
     """
     void ask_for(const void* memory, int64_t size) nogil
 
+
+# Heads that begin with the same bits stand in one bucket: so many of them, in the mean.
+cdef enum:
+    BUCKET_SIZE = 8
 
 # Rows asked for ahead: some twenty lines are what a processor has under way.
 cdef int64_t ahead = 8
@@ -56,28 +67,10 @@ cdef inline int64_t _last_not_above(const int64_t* starts, int64_t count, int64_
 
 
 cdef inline int64_t _first_not_below(
-    const uint64_t* heads, int64_t count, uint64_t head
+    const uint64_t* heads, int64_t low, int64_t high, uint64_t head
 ) noexcept nogil:
-    """Where an ascending array of evenly spread numbers reaches one."""
-    cdef int64_t near = <int64_t>ldexp(<double>(head >> 11) * <double>count, -53)
-    cdef int64_t step = 64
-    cdef int64_t low
-    cdef int64_t high
+    """Where an ascending array reaches a number, of low … high."""
     cdef int64_t middle
-    near = min(near, count - 1)
-    # Beyond `low` all before it are below the head; at `high` none is.
-    if heads[near] < head:
-        low = near + 1
-        while low + step < count and heads[low + step] < head:
-            low += step + 1
-            step *= 4
-        high = min(low + step, count)
-    else:
-        high = near
-        while high - step > 0 and heads[high - step] >= head:
-            high -= step
-            step *= 4
-        low = max(high - step, 0)
     while low < high:
         middle = low + (high - low) // 2
         if heads[middle] < head:
@@ -85,6 +78,52 @@ cdef inline int64_t _first_not_below(
         else:
             high = middle
     return low
+
+
+cdef void _say(customer_id, Wanted* wanted) noexcept:
+    """What is looked for; nothing, where that is no text, or none that UTF-8 can write.
+
+    The text belongs to the id, which must outlive what is wanted.
+    """
+    cdef Py_ssize_t size = 0
+    wanted.text = NULL
+    if isinstance(customer_id, str):
+        try:
+            wanted.text = PyUnicode_AsUTF8AndSize(customer_id, &size)
+        except UnicodeEncodeError:
+            pass
+    wanted.size = size
+
+
+def heads_of(const int32_t[::1] ends not None, const uint8_t[::1] text not None):
+    """The first eight bytes of the sha256 of each id of a part, as big-endian numbers.
+
+    Parameters
+    ----------
+    ends : memoryview of n + 1 int32
+        Where each id begins in `text`; ascending.
+    text : memoryview of bytes
+
+    Returns
+    -------
+    ndarray of shape (n,), uint64
+    """
+    cdef int64_t count = ends.shape[0] - 1
+    cdef int64_t n
+    if count < 0 or ends[0] < 0 or ends[count] > text.shape[0]:
+        raise ValueError("ids lie outside their text")
+    heads = np.empty(count, dtype=np.uint64)
+    if count == 0:
+        return heads
+    for n in range(count):
+        if ends[n] > ends[n + 1]:
+            raise ValueError("an id ends before it begins")
+    cdef uint64_t[::1] to = heads
+    cdef const uint8_t* first = &text[0] if text.shape[0] else NULL
+    with nogil:
+        for n in range(count):
+            to[n] = Sha256Head(first + ends[n], ends[n + 1] - ends[n])
+    return heads
 
 
 cdef class Rows:
@@ -98,6 +137,7 @@ cdef class Rows:
         Ids, each where the ends say.
     starts : ndarray of shape (parts + 1,), int64
     heads : ndarray of shape (n,), uint64, ascending
+        Evenly spread, as those of digests are; else ids are found more slowly.
     row_of : ndarray of shape (n,), int64
         The row of each head.
     """
@@ -107,15 +147,21 @@ cdef class Rows:
     cdef const uint64_t[::1] _heads
     cdef const int64_t[::1] _row_of
     cdef int64_t _part_count
+    # Where each bucket of heads begins, and where the last one ends.
+    cdef uint32_t* _buckets
+    # How many bits of a head are not its bucket, less one.
+    cdef int _shift
     cdef int64_t _count
     cdef int64_t _width
     cdef object _owned
 
     def __cinit__(self):
         self._parts = NULL
+        self._buckets = NULL
 
     def __dealloc__(self):
         free(self._parts)
+        free(self._buckets)
 
     def __init__(
         self,
@@ -155,6 +201,34 @@ cdef class Rows:
             self._parts[part].text = <const char*>&text[0] if text.shape[0] else NULL
             views.append((matrix, bounds, text))
         self._owned = views
+        self._fill_buckets()
+
+    cdef int _fill_buckets(self) except -1:
+        cdef int64_t bucket_count = 1
+        cdef int64_t bucket = 0
+        cdef int64_t n
+        if self._count > UINT32_MAX:
+            raise ValueError("more rows than can be counted")
+        self._shift = 63
+        while bucket_count * BUCKET_SIZE < self._count:
+            bucket_count *= 2
+            self._shift -= 1
+        self._buckets = <uint32_t*>malloc((bucket_count + 1) * sizeof(uint32_t))
+        if self._buckets == NULL:
+            raise MemoryError
+        with nogil:
+            for n in range(self._count):
+                while bucket <= self._bucket(self._heads[n]):
+                    self._buckets[bucket] = n
+                    bucket += 1
+            while bucket <= bucket_count:
+                self._buckets[bucket] = self._count
+                bucket += 1
+        return 0
+
+    cdef inline int64_t _bucket(self, uint64_t head) noexcept nogil:
+        # In two steps: a shift by all 64 bits is none.
+        return head >> 1 >> self._shift
 
     def indicators(self, const int64_t[::1] rows not None):
         """The indicators of some rows, in their order: (rows, d) float32."""
@@ -187,23 +261,21 @@ cdef class Rows:
             free(source)
         return block
 
-    def find(self, list ids not None, const uint64_t[::1] heads not None):
-        """The rows of some ids, −1 where the row of the first equal head has another id.
+    def find(self, list ids not None):
+        """The rows of some ids.
 
         Parameters
         ----------
-        ids : list of n bytes
-        heads : ndarray of shape (n,), uint64
+        ids : list of n str
 
         Returns
         -------
         ndarray of shape (n,), int64
+            −1 where nobody has the id, where it is no text that UTF-8 can write, and where the row
+            of the first equal head has another id.
         """
-        cdef int64_t count = heads.shape[0]
+        cdef int64_t count = len(ids)
         cdef int64_t n
-        cdef bytes text
-        if len(ids) != count:
-            raise ValueError("as many heads as ids are wanted")
         found = np.full(count, -1, dtype=np.int64)
         if count == 0 or self._count == 0:
             return found
@@ -213,25 +285,20 @@ cdef class Rows:
             raise MemoryError
         try:
             for n in range(count):
-                text = ids[n]
-                wanted[n].text = text
-                wanted[n].size = len(text)
-                wanted[n].head = heads[n]
+                _say(ids[n], &wanted[n])
             with nogil:
                 self._find(wanted, count, &to[0])
         finally:
             free(wanted)
         return found
 
-    def find_one(self, bytes text not None, uint64_t head):
+    def find_one(self, customer_id):
         """The row of one id, −1 as in `find`; its indicators are on their way already."""
         cdef Wanted wanted
         cdef int64_t row = -1
         if self._count == 0:
             return -1
-        wanted.text = text
-        wanted.size = len(text)
-        wanted.head = head
+        _say(customer_id, &wanted)
         self._find(&wanted, 1, &row)
         if row >= 0:
             ask_for(
@@ -246,16 +313,25 @@ cdef class Rows:
         cdef int64_t inside
         cdef const int32_t* ends
         cdef Part part
+        cdef int64_t begin
+        cdef int64_t end
         # Step by step over all of them, so that what one step asked for is there in the next.
         for n in range(count):
-            inside = <int64_t>ldexp(<double>(wanted[n].head >> 11) * <double>self._count, -53)
-            ask_for(&self._heads[min(inside, self._count - 1)], 1)
+            wanted[n].head = 0 if wanted[n].text == NULL else Sha256Head(wanted[n].text, wanted[n].size)
+            ask_for(&self._buckets[self._bucket(wanted[n].head)], 2 * sizeof(uint32_t))
         for n in range(count):
-            wanted[n].at = _first_not_below(&self._heads[0], self._count, wanted[n].head)
+            begin = self._buckets[self._bucket(wanted[n].head)]
+            ask_for(&self._heads[min(begin, self._count - 1)], BUCKET_SIZE * sizeof(uint64_t))
+        for n in range(count):
+            begin = self._buckets[self._bucket(wanted[n].head)]
+            end = self._buckets[self._bucket(wanted[n].head) + 1]
+            wanted[n].at = _first_not_below(&self._heads[0], begin, end, wanted[n].head)
             if wanted[n].at < self._count:
                 ask_for(&self._row_of[wanted[n].at], 1)
         for n in range(count):
             wanted[n].row = -1
+            if wanted[n].text == NULL:
+                continue
             if wanted[n].at == self._count or self._heads[wanted[n].at] != wanted[n].head:
                 continue
             wanted[n].row = self._row_of[wanted[n].at]

@@ -22,7 +22,6 @@ from visavis.base import Base
 from visavis.catalog import Catalog
 from visavis.engine import Engine
 from visavis.gateway.audit import Audit
-from visavis.gateway.codec import decoded
 from visavis.gateway.server import Gateway, Settings
 from visavis.journal import Journal
 from visavis.policy import Policy
@@ -205,19 +204,34 @@ async def refused_as(call: Awaitable[Any], code: Any, reason: str, field: str | 
 
 def table_of(response: Any, ids: list[str], *, with_reasons: bool) -> pa.Table:
     """A batch's columns as the table of a result."""
-    found = decoded(response.columns, response.customer_count)
+    said = response.columns
+    count = np.frombuffer(said.opportunity_count, "<i4")
+    assert len(count) == response.customer_count == len(ids)
+    owner = np.repeat(np.arange(len(count)), count)
     columns = {
-        "customer_id": pa.array(ids, pa.string()).take(pa.array(found.customer_index)),
-        "rank": pa.array(found.rank),
-        "capability_id": found.capability_ids.take(pa.array(found.capability_index)),
-        "propensity": pa.array(found.propensity),
-        "expected_value": pa.array(found.expected_value),
-        "control": pa.array(found.is_control[found.customer_index]),
+        "customer_id": pa.array(ids, pa.string()).take(pa.array(owner)),
+        "rank": pa.array((np.arange(len(owner)) - np.searchsorted(owner, owner) + 1).astype("i4")),
+        "capability_id": _named(said.capability_ids, said.capability_index),
+        "propensity": pa.array(np.frombuffer(said.propensity, "<f8")),
+        "expected_value": pa.array(np.frombuffer(said.expected_value, "<f8")),
+        "control": pa.array(np.frombuffer(said.is_control, "?")[owner]),
     }
     if with_reasons:
-        assert found.reasons is not None
-        columns["reasons"] = found.reasons
+        contribution = np.frombuffer(said.contribution, "<f8")
+        struct = pa.StructArray.from_arrays(
+            [_named(said.indicator_names, said.indicator_index), pa.array(contribution)],
+            names=["indicator", "contribution"],
+        )
+        ends = np.cumsum(np.frombuffer(said.reason_count, "<i4"))
+        offsets = pa.array(np.concatenate([[0], ends]), pa.int32())
+        columns["reasons"] = pa.ListArray.from_arrays(offsets, struct)
     return pa.table(columns)
+
+
+def _named(texts: Any, index: bytes) -> pa.Array:
+    """What stands at some places of a dictionary, which is ascending."""
+    assert list(texts) == sorted(set(texts))
+    return pa.array(texts, pa.string()).take(pa.array(np.frombuffer(index, "<i4")))
 
 
 def rows_of(response: Any) -> list[dict[str, Any]]:

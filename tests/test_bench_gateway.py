@@ -30,6 +30,7 @@ SMALL = {
     "BENCH_SECONDS": "0.1",
     "BENCH_SHARES": "0.5 1.3",
     "BENCH_ROUNDS": "1",
+    "BENCH_OVERLOAD_ROUNDS": "1",
     "BENCH_CONCURRENCY": "1",
 }
 

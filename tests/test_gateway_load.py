@@ -12,7 +12,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -24,6 +24,7 @@ from visavis.errors import InputError
 from visavis.gateway import admission, joining, match_service, patience
 from visavis.gateway.admission import Line
 from visavis.gateway.audit import Audit
+from visavis.gateway.desk import Desk
 from visavis.gateway.errors import RefusedError
 from visavis.gateway.joining import Joiner
 from visavis.gateway.metrics import Meters
@@ -86,6 +87,77 @@ def test_a_line_begins_in_order_and_leaves_out_who_has_gone() -> None:
             await task.ended.wait()
         assert line.has_room
         line.close()
+
+    asyncio.run(scene())
+
+
+def test_a_thread_goes_on_without_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene() -> None:
+        line = a_line(at_door=1)
+        at_work = [threading.Event() for _ in range(3)]
+
+        class Seen(Held):
+            def __init__(self, seen: threading.Event) -> None:
+                super().__init__()
+                self.seen = seen
+
+            def begin(self, waited_s: float) -> Callable[[], Any] | None:
+                work = super().begin(waited_s)
+                return work and (lambda: self.seen.set() or work())
+
+        tasks = [Seen(each) for each in at_work]
+        for task in tasks:
+            line.offer(task)
+        assert [task.begun.is_set() for task in tasks] == [True, True, False]
+        assert at_work[0].wait(30)
+        assert not at_work[1].is_set()
+        # Before what is offered now stand one piece at the door and one that waits.
+        monkeypatch.setattr(line, "_seconds", 0.25)
+        monkeypatch.setattr(line, "_amount", 1.0)
+        assert line.expected_wait_s() == pytest.approx(0.5, rel=0.01)
+        tasks[0].go.set()
+        # The event loop does nothing but to wait here.
+        assert at_work[1].wait(30)
+        assert not tasks[2].begun.is_set()
+        for task in tasks[1:]:
+            task.go.set()
+            await task.ended.wait()
+        assert line.has_room
+        line.close()
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("handed_over", ["late", "gone"])
+def test_what_is_given_up_before_a_thread_is_free_is_not_done(handed_over: str) -> None:
+    async def scene() -> None:
+        desk, go, done = Desk(1, Audit(io.StringIO())), threading.Event(), []
+        desk.open(cast(Any, object()))
+
+        def asked(name: str, remaining_s: float) -> asyncio.Task[None]:
+            def work() -> None:
+                assert go.wait(30)
+                done.append(name)
+
+            run = desk.run(work, remaining_s=remaining_s, queue="batch", amount=1)
+            return asyncio.create_task(run)
+
+        names = dict.fromkeys(["first", handed_over, "late", "gone", "last"])
+        remaining_s = {name: 0.01 if name == "late" else 30 for name in names}
+        tasks = {name: asked(name, left_s) for name, left_s in remaining_s.items()}
+        await asyncio.sleep(0)
+        tasks["gone"].cancel()
+        await asyncio.sleep(0)
+        # The event loop is late: nobody has told a thread yet that a deadline has passed.
+        time.sleep(0.05)
+        go.set()
+        found = await asyncio.gather(*tasks.values(), return_exceptions=True)
+        ended = dict(zip(tasks, found, strict=True))
+        assert isinstance(ended["late"], RefusedError)
+        assert ended["late"].fault.reason == "DEADLINE_PASSED"
+        assert isinstance(ended["gone"], asyncio.CancelledError)
+        assert done == ["first", "last"]
+        desk.close()
 
     asyncio.run(scene())
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -20,6 +21,7 @@ import pytest
 
 from gateways import IDS, Client, Code, World, a_catalog, refused_as
 from visavis.gateway.fellows import Fellows, Published, Tick
+from visavis.gateway.workers import _Worker
 from visavis.v1 import (
     catalog_service_pb2,
     match_service_pb2,
@@ -326,6 +328,27 @@ def test_workers_end_with_their_supervisor(world: World) -> None:
                 await asyncio.sleep(0.05)
 
         asyncio.run(asyncio.wait_for(gone(), 30))
+
+
+def test_who_is_sent_a_signal_too_late_keeps_its_status() -> None:
+    async def scene() -> int:
+        if sys.version_info < (3, 12):
+            # Looks for a status on the event loop, which is busy here; since then it is the rule.
+            watcher = asyncio.PidfdChildWatcher()
+            watcher.attach_loop(asyncio.get_running_loop())
+            asyncio.set_child_watcher(watcher)
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", "raise SystemExit(3)")
+        state = Path(f"/proc/{process.pid}/stat")
+        while state.read_text().rpartition(")")[2].split()[0] != "Z":
+            time.sleep(0.01)
+        _Worker(process, asyncio.StreamReader()).send(signal.SIGTERM)
+        return await process.wait()
+
+    try:
+        assert asyncio.run(scene()) == 3
+    finally:
+        if sys.version_info < (3, 12):
+            asyncio.set_child_watcher(None)
 
 
 def test_what_is_wrong_is_told_once_and_ends_it(world: World) -> None:

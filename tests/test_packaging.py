@@ -76,7 +76,12 @@ def test_the_sdist_holds_every_source(sdist: Path) -> None:
 def test_the_wheel_holds_the_package_and_no_sources_of_the_core(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    for compiled in ("visavis/_kernel", "visavis/_rows", "visavis/gateway/_wire"):
+    for compiled in (
+        "visavis/_kernel",
+        "visavis/_rows",
+        "visavis/gateway/_wire",
+        "visavis/gateway/_columns",
+    ):
         assert any(re.fullmatch(rf"{compiled}\.cpython-.*\.so", name) for name in names)
         assert f"{compiled}.pyi" in names
     assert {"visavis/py.typed", "visavis/demo/policy.toml"} <= set(names)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
 import pytest
 
-from visavis._rows import Rows, entries_of
+from visavis._rows import Rows, entries_of, heads_of
 
 
 def rows_of(ids: list[list[bytes]], heads: Any, row_of: Any, width: int = 5) -> tuple[Rows, Any]:
@@ -49,32 +50,67 @@ def test_a_row_that_nobody_has_is_refused(outside: int) -> None:
         rows.indicators(np.array([0, outside]))
 
 
-@pytest.mark.parametrize("bits", [64, 40, 8])
-def test_ids_are_found_however_heads_are_spread(bits: int) -> None:
-    rng = np.random.default_rng(bits)
-    ids, heads, order = spread(3_000, rng)
+def head_of(name: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(name).digest()[:8])
+
+
+@pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 3_000])
+@pytest.mark.parametrize("bits", [64, 40, 3])
+def test_ids_are_found_however_other_heads_are_spread(count: int, bits: int) -> None:
+    rng = np.random.default_rng(bits + count)
+    ids, heads, order = spread(count, rng)
     names = [each for part in ids for each in part]
-    # With fewer bits heads crowd together, and many are equal.
-    heads = np.sort(heads >> np.uint64(64 - bits))
-    rows, _ = rows_of(ids, heads, order)
-    head_of = np.empty(len(names), np.uint64)
-    head_of[order] = heads
-    first = np.searchsorted(heads, head_of)
-    expected = np.where(order[first] == np.arange(len(names)), np.arange(len(names)), -1)
-    np.testing.assert_array_equal(rows.find(names, head_of), expected)
-    alone = [rows.find_one(*each) for each in zip(names, head_of.tolist(), strict=True)]
-    assert alone == expected.tolist()
+    # Half of them have the heads that they should have; those of the others crowd together.
+    heads = np.array([head_of(each) for each in names], np.uint64)
+    is_foreign = rng.random(count) < 0.5
+    heads[is_foreign] = rng.integers(0, 2**bits, is_foreign.sum(), dtype=np.uint64)
+    order = np.argsort(heads, kind="stable")
+    rows, _ = rows_of(ids, heads[order], order)
+    expected = np.where(is_foreign, -1, np.arange(count)).tolist()
+    texts = [each.decode() for each in names]
+    assert rows.find(texts).tolist() == expected
+    assert [rows.find_one(each) for each in texts] == expected
+    assert rows.find(texts[::-1]).tolist() == expected[::-1]
 
 
-def test_ids_that_nobody_has() -> None:
-    rows, _ = rows_of([[b"a"], [], [b"bb", b""]], [5, 2**63, 2**64 - 1], [1, 0, 2])
-    heads = np.array([5, 5, 5, 2**63, 2**64 - 1, 0, 6, 2**64 - 2], np.uint64)
-    ids = [b"bb", b"b", b"bbb", b"a", b"", b"bb", b"bb", b""]
-    assert rows.find(ids, heads).tolist() == [1, -1, -1, 0, 2, -1, -1, -1]
-    assert rows.find([], heads[:0]).tolist() == []
-    assert [rows.find_one(*each) for each in zip(ids, heads.tolist(), strict=True)][4:6] == [2, -1]
-    with pytest.raises(ValueError, match="as many heads"):
-        rows.find([b"a"], heads)
+def test_of_equal_heads_the_first_is_looked_at_alone() -> None:
+    head = head_of(b"a")
+    rows, _ = rows_of([[b"b", b"a"]], [head, head], [1, 0])
+    assert rows.find(["a"]).tolist() == [1]
+    rows, _ = rows_of([[b"b", b"a"]], [head, head], [0, 1])
+    assert rows.find(["a"]).tolist() == [-1]
+    assert rows.find_one("a") == -1
+
+
+def test_ids_of_every_length_and_of_any_bytes() -> None:
+    # Digests are of blocks of 64 bytes, and the last nine may need one more.
+    names = [b"x" * size for size in range(200)] + ["ä€😀\0".encode()]
+    ends = memoryview(np.cumsum([0, *map(len, names)]).astype(np.int32))
+    heads = heads_of(ends, memoryview(b"".join(names)))
+    assert heads.tolist() == [head_of(each) for each in names]
+    order = np.argsort(heads)
+    rows, _ = rows_of([names], heads[order], order)
+    texts = [each.decode() for each in names]
+    assert rows.find(texts).tolist() == list(range(len(names)))
+
+
+def test_what_nobody_has_or_no_text_is_nobody() -> None:
+    names = [b"a", b"bb", b""]
+    heads = np.array([head_of(each) for each in names], np.uint64)
+    order = np.argsort(heads)
+    rows, _ = rows_of([[b"a"], [], [b"bb", b""]], heads[order], order)
+    asked: list[Any] = ["bb", "b", "bbb", "a", "", "\ud800", 7, b"a", None]
+    assert rows.find(asked).tolist() == [1, -1, -1, 0, 2, -1, -1, -1, -1]
+    assert rows.find([]).tolist() == []
+    assert [rows.find_one(each) for each in asked] == [1, -1, -1, 0, 2, -1, -1, -1, -1]
+
+
+def test_ids_outside_their_text_are_refused() -> None:
+    text = memoryview(b"abc")
+    for ends in ([], [0, 4], [-1, 2], [0, 2, 1, 3]):
+        with pytest.raises(ValueError, match="id"):
+            heads_of(memoryview(np.array(ends, np.int32)), text)
+    assert heads_of(memoryview(np.array([1, 2], np.int32)), text).tolist() == [head_of(b"b")]
 
 
 def test_parts_that_do_not_fit_their_starts_are_refused() -> None:

@@ -421,7 +421,9 @@ def test_an_unknown_customer_is_an_error_of_the_row_and_the_others_are_answered(
     half = counts[1]
     assert answer.expected_value[:half].tolist() == answer.expected_value[half:].tolist()
     assert serving.match([]).to_table().num_rows == 0
-    assert isinstance(serving.match([7]).errors[0], InputError)  # type: ignore[list-item]
+    for wrong in (7, None, b"a"):
+        for ids in ([wrong], ["a", wrong]):
+            assert isinstance(serving.match(ids).errors[len(ids) - 1], InputError)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

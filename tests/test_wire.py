@@ -2,70 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import date
+from dataclasses import replace
 from itertools import pairwise
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
-from visavis.catalog.wording import filled_in, placeholders
+from answered import NAME, NUMBERS, SIZES, Attributes, a_version, an_answer, answers, reasons
+from visavis.catalog.wording import filled_in
 from visavis.domain import HISTORY
 from visavis.gateway import _wire
 from visavis.gateway.answers import Cards, customers_of, version_of
 from visavis.gateway.naming import named_opportunity, opportunity_namer
 from visavis.kernel import Terms
-from visavis.serving import Answer, ServingVersion
+from visavis.serving import Answer
 from visavis.v1.match_service_pb2 import MatchCustomerResponse
-
-NAME = ServingVersion(7, "a" * 64, "b" * 64, "c" * 64, 12, date(2026, 3, 1))
-#: Below, at and beyond where one byte, and two, hold the size of what they stand before.
-SIZES = (0, 1, 2, 3, 117, 127, 128, 129, 16_383, 16_384, 70_000)
-NUMBERS = (0.0, -0.0, 5e-324, -5e-324, 0.1, -1.0, np.inf, -np.inf, np.nan, -np.nan)
-
-Attributes = Mapping[int, Mapping[str, object]]
-
-
-def a_version(rows: Sequence[Sequence[str]], names: Sequence[str] = ("days",)) -> Any:
-    """What answers need of a version; a row is id, product, variant, message, channel, family."""
-    ids, products, variants, messages, channels, families = zip(*rows, strict=True)
-    needed = {j: placeholders(message) for j, message in enumerate(messages)}
-    return SimpleNamespace(
-        catalog=SimpleNamespace(
-            capability_count=len(rows),
-            ids=ids,
-            products=products,
-            variants=variants,
-            messages=messages,
-            channels=channels,
-            families=families,
-        ),
-        placeholders={j: each for j, each in needed.items() if each},
-        indicator_names=tuple(names),
-    )
-
-
-def an_answer(version: Any, columns: Sequence[Sequence[int]], **given: Any) -> Answer:
-    """Each customer's capabilities, and whatever else is given."""
-    total = sum(map(len, columns))
-    ready = {
-        "name": NAME,
-        "customer_ids": [f"c{place}" for place in range(len(columns))],
-        "errors": {},
-        "opportunity_count": np.array([len(each) for each in columns], np.int32),
-        "control": np.zeros(len(columns), np.bool_),
-        "capability_index": np.array([j for each in columns for j in each], np.int32),
-        "propensity": np.linspace(0, 1, total),
-        "expected_value": np.linspace(9, 0, total),
-        "reasons": None,
-        "stats": {},
-    }
-    return Answer(version=version, **(ready | given))
 
 
 def expected(answer: Answer, attributes: Attributes) -> list[bytes]:
@@ -112,38 +66,6 @@ def assert_same(answer: Answer, attributes: Attributes | None = None) -> None:
         got = customers_of(answer, cards, attributes or {})
         assert got == wanted
         assert all(type(each) is bytes for each in got)
-
-
-PART = st.one_of(st.text(max_size=9), st.sampled_from(["{name}", "{age}", "{{", "}}", "é" * 70]))
-TEXT = st.one_of(st.just(""), st.lists(PART, max_size=4).map("".join))
-NUMBER = st.one_of(st.sampled_from(NUMBERS), st.floats())
-
-
-@st.composite
-def answers(draw: st.DrawFn) -> tuple[Answer, Attributes]:
-    rows = draw(st.lists(st.tuples(*[TEXT] * 6), min_size=1, max_size=5))
-    names = draw(st.lists(TEXT, max_size=3))
-    indices = st.lists(st.integers(0, len(rows) - 1), max_size=6)
-    columns = draw(st.lists(indices, max_size=4))
-    n, total = len(columns), sum(map(len, columns))
-    given: dict[str, Any] = {
-        "customer_ids": draw(st.lists(TEXT, min_size=n, max_size=n)),
-        "control": draw(hnp.arrays(np.bool_, n)),
-        "propensity": draw(hnp.arrays(np.float64, total, elements=NUMBER)),
-        "expected_value": draw(hnp.arrays(np.float64, total, elements=NUMBER)),
-    }
-    if draw(st.booleans()):
-        counts = draw(hnp.arrays(np.int64, total, elements=st.integers(0, 4)))
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-        some = int(offsets[-1])
-        given["reasons"] = Terms(
-            offsets,
-            draw(hnp.arrays(np.int64, some, elements=st.integers(0, len(names)))),
-            draw(hnp.arrays(np.float64, some, elements=NUMBER)),
-        )
-    known = st.dictionaries(st.sampled_from(["name", "age"]), st.one_of(st.none(), TEXT))
-    attributes = draw(st.dictionaries(st.integers(0, 4), known))
-    return an_answer(a_version(rows, names), columns, **given), attributes
 
 
 @given(answers())
@@ -222,12 +144,8 @@ def test_arrays_that_nobody_may_write_or_that_skip() -> None:
     propensity = np.stack([answer.propensity] * 2, axis=1)[:, 1]
     for array in (propensity, answer.capability_index, answer.opportunity_count):
         array.flags.writeable = False
-    skipping = an_answer(version, [[1, 0], [0]], control=control, propensity=propensity)
+    skipping = replace(answer, propensity=propensity)
     assert customers_of(skipping, Cards(version), {}) == expected(answer, {})
-
-
-def reasons(**given: Any) -> Terms:
-    return Terms(np.array([0, 1]), np.array([0]), np.array([0.5]))._replace(**given)
 
 
 def raises(place: int, j: int) -> bytes:

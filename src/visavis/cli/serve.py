@@ -106,6 +106,9 @@ def serve(
     if workers > 1 and worker is None:
         _supervise(address, workers, grace, as_json)
         return
+    # An event loop that takes less of the processor for the same calls.
+    import uvloop
+
     from visavis.base import StoredBase
     from visavis.catalog import Catalog
     from visavis.gateway.audit import Audit
@@ -171,9 +174,9 @@ def serve(
                 )
 
         if post is None:
-            asyncio.run(_serve(gateway, load, grace, as_json))
+            uvloop.run(_serve(gateway, load, grace, as_json))
         else:
-            asyncio.run(_serve_beside(gateway, load, grace, post))
+            uvloop.run(_serve_beside(gateway, load, grace, post))
 
 
 class _Post(NamedTuple):

@@ -24,9 +24,10 @@
     context.py           RequestContext → Context            customers.py    profiles → Profiles
     answers.py           Answer → messages                   explanations.py the same of why
     _wire                answers to single customers, as bytes
+    _columns             answers to batches, as bytes
     naming.py            ids of opportunities, page tokens   errors.py       errors → Status
     limits.py            what is refused beyond
-    codec.py             opportunities ⇄ the columns of the contract
+    codec.py             columns of numbers → arrays, fields of messages
     arrow.py             Arrow of strangers → tables         arrow_profiles.py … → Profiles
     incoming.py          profiles, overrides of the contract → arrays
     incoming_facts.py    facts of the contract → tables

@@ -2,7 +2,7 @@
 
 ::
 
-    offer ─► slot free? ─yes─► begins at once
+    offer ─► place free? ─yes─► handed over at once
                  │no
                  ▼
              expected wait = work ahead ÷ measured speed
@@ -15,8 +15,8 @@ for `_STANDING_S`, or has just shed something, is no burst but too much work, an
 `target_s` may be waited (`Patience`). So the queue is long when that evens something out, and short
 when it would only make everybody late.
 
-Everything here runs on the event loop; only the work itself runs in threads, and not even that
-where it is small.
+A place is a thread, or one at the threads' door. Everything here runs on the event loop; only the
+work itself runs in threads, and not even that where it is small.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Task(Protocol):
     offered_at: float
 
     def begin(self, waited_s: float) -> Callable[[], Any] | None:
-        """What a thread shall do; None: nothing any more."""
+        """What a thread shall do, at once or as soon as it is free; None: nothing any more."""
 
     def end(self, result: Any, error: BaseException | None) -> None:
         """Called on the event loop when the thread is through."""
@@ -98,15 +98,20 @@ class Line:
     name : str
         For threads and metrics.
     slots : int
-        Pieces of work at a time.
+        Threads: pieces of work at a time.
     target_s, burst_s : float
         How long may be waited in a standing line, and in one that was empty just now.
+    at_door : int
+        Pieces that are handed over beyond what the threads are at: a thread that is through goes
+        on with one of them, and need not wait until the event loop comes to it.
     """
 
-    def __init__(self, name: str, slots: int, *, target_s: float, burst_s: float) -> None:
+    def __init__(
+        self, name: str, slots: int, *, target_s: float, burst_s: float, at_door: int = 0
+    ) -> None:
         self.name = name
         self._slots = slots
-        self._free = slots
+        self._places = self._free = slots + at_door
         self._patience = Patience(target_s, burst_s)
         self._pool = ThreadPoolExecutor(slots, thread_name_prefix=f"visavis-{name}")
         self._waiting: deque[Task] = deque()
@@ -121,7 +126,7 @@ class Line:
         self._pages_read = getrusage(RUSAGE_THREAD).ru_majflt
 
     def close(self) -> None:
-        """Wait for the threads."""
+        """Wait for the threads; what stands at their door, or waits, is not done any more."""
         self._pool.shutdown(cancel_futures=True)
 
     @property
@@ -131,7 +136,7 @@ class Line:
 
     @property
     def has_room(self) -> bool:
-        """Whether what is offered now would begin at once."""
+        """Whether what is offered now would be handed over at once."""
         return self._free > 0 and not self._waiting
 
     def expected_wait_s(self) -> float:
@@ -139,7 +144,9 @@ class Line:
         if self.has_room:
             return 0.0
         of_one = self._seconds / self._amount if self._amount else 0.0
-        return (self._ahead * of_one + len(self._waiting) * _PIECE_S) / self._slots
+        handed_s = max(0, self._places - self._free - self._slots) * self._seconds
+        waiting_s = self._ahead * of_one + len(self._waiting) * _PIECE_S
+        return (handed_s + waiting_s) / self._slots
 
     def check(self) -> None:
         """Shed what would wait too long.

@@ -1,20 +1,21 @@
 """`Answer` of the serving core → messages of the contract.
 
-Those to single customers are written by `_wire`: with the generated classes, that was the largest
-part of a call.
+Those about customers are written by `_wire` and `_columns`: with the generated classes, that was
+the largest part of a call beside the kernel.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
+import numpy as np
 import pyarrow as pa
 
 from visavis.catalog.wording import filled_in
 from visavis.domain import HISTORY
-from visavis.engine.matches import reason_lists
-from visavis.gateway import _wire
-from visavis.gateway.codec import encoded_rows
+from visavis.gateway import _columns, _wire
+from visavis.gateway.codec import field_of
 from visavis.gateway.errors import fault_of, row_error
 from visavis.gateway.naming import CHECK_BEGUN
 from visavis.serving import Answer, ServingVersion
@@ -23,7 +24,7 @@ from visavis.v1 import match_service_pb2 as match_v1
 from visavis.v1 import opportunity_pb2 as v1
 from visavis.v1 import version_pb2
 
-__all__ = ["Cards", "batch_of", "customers_of", "version_of"]
+__all__ = ["Cards", "batch_of", "customers_of", "framed", "version_of"]
 
 
 def version_of(name: ServingVersion) -> version_pb2.ServingVersion:
@@ -61,6 +62,18 @@ class Cards:
             for name in (*version.indicator_names, HISTORY)
         ]
         self._named: tuple[ServingVersion | None, bytes] = None, b""
+
+    @cached_property
+    def capability_ids(self) -> _columns.Texts:
+        """The ids of capabilities, for columns: some milliseconds the first time."""
+        field = v1.OpportunityColumns.CAPABILITY_IDS_FIELD_NUMBER
+        return _columns.Texts(field, self.version.catalog.ids)
+
+    @cached_property
+    def indicator_names(self) -> _columns.Texts:
+        """What reasons may name, for columns."""
+        field = v1.OpportunityColumns.INDICATOR_NAMES_FIELD_NUMBER
+        return _columns.Texts(field, (*self.version.indicator_names, HISTORY))
 
     def make(self, capability_index: int) -> _wire.Card:
         """What an opportunity says of its capability, but for a text that is not for everybody."""
@@ -123,38 +136,50 @@ def customers_of(
     )
 
 
-def batch_of(answer: Answer, encoding: int, field: str) -> match_v1.MatchCustomersResponse:
-    """The opportunities of many customers, as columns or as Arrow.
+def batch_of(answer: Answer, cards: Cards, encoding: int, field: str) -> bytes:
+    """A MatchCustomersResponse, written: the opportunities of many customers.
 
     Parameters
     ----------
     answer : Answer
+    cards : Cards
+        Of its version.
     encoding : Encoding
+        As columns or as Arrow.
     field : str
         Where the customers stand in the request.
     """
     response = match_v1.MatchCustomersResponse(
         version=version_of(answer.name), customer_count=len(answer.customer_ids)
     )
+    behind = match_v1.MatchCustomersResponse()
     for row in sorted(answer.errors):
         fault = fault_of(answer.errors[row], missing=("customer", ""))
-        response.row_errors.append(row_error(row, fault._replace(field=fault.field or field)))
+        behind.row_errors.append(row_error(row, fault._replace(field=fault.field or field)))
     if encoding == v1.ENCODING_ARROW:
         response.arrow = _arrow(answer.to_table())
-        return response
-    names, reasons = answer.version.indicator_names, answer.reasons
-    response.columns.CopyFrom(
-        encoded_rows(
-            answer.opportunity_count,
-            answer.capability_index,
-            answer.propensity,
-            answer.expected_value,
-            capability_ids=answer.version.catalog.ids,
-            is_control=answer.control,
-            reasons=None if reasons is None else reason_lists(reasons, names),
-        )
+        response.MergeFrom(behind)
+        content: bytes = response.SerializeToString()
+        return content
+    return _columns.written(
+        response.SerializeToString(),
+        behind.SerializeToString(),
+        np.ascontiguousarray(answer.opportunity_count),
+        np.ascontiguousarray(answer.control),
+        np.ascontiguousarray(answer.capability_index),
+        np.ascontiguousarray(answer.propensity),
+        np.ascontiguousarray(answer.expected_value),
+        cards.capability_ids,
+        answer.reasons,
+        cards.indicator_names,
     )
-    return response
+
+
+def framed(frame_id: int, answer: bytes) -> bytes:
+    """A StreamMatchesResponse, written: one answer of a stream."""
+    begun = match_v1.StreamMatchesResponse(frame_id=frame_id)
+    field = field_of(match_v1.StreamMatchesResponse.MATCH_FIELD_NUMBER, answer)
+    return b"".join((begun.SerializeToString(), *field))
 
 
 def _arrow(table: pa.Table) -> bytes:

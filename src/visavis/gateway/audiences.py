@@ -165,7 +165,7 @@ def _page(
         place += 1
     if place < len(audience.customer_ids):
         response.next_page_token = page_token(place, _listing(audience.name), key)
-    check_size(response, "page_size")
+    check_size(response.ByteSize(), "page_size")
     return response
 
 

@@ -147,7 +147,7 @@ class CatalogService(CatalogServiceServicer):
             response.capabilities.append(each)
         if start + size < len(shown):
             response.next_page_token = page_token(start + size, listing, key)
-        limits.check_size(response, "view")
+        limits.check_size(response.ByteSize(), "view")
         return response
 
 

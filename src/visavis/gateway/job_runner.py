@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -209,37 +210,51 @@ class Runner:
 
     async def _process(self, status: JobStatus) -> dict[str, Any] | None:
         """Run a process to its end; what it said last, None if it died."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", _MODULE),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
+        process = await asyncio.to_thread(self._begin)
+        stopped = asyncio.Event()
+        minder = asyncio.create_task(self._mind(status.job_id, process, stopped))
+        try:
+            end = await asyncio.to_thread(self._hear, process, status)
+        finally:
+            minder.cancel()
+            await asyncio.to_thread(_end, process)
+        return {"event": "stopped"} if end is None and stopped.is_set() else end
+
+    def _begin(self) -> subprocess.Popen[bytes]:
+        # Not by the event loop: uvloop would fork, and gRPC's handlers of forks then stop and
+        # restart what other threads are at work with. Python's own way is vfork, which runs none.
+        return subprocess.Popen(  # noqa: S603 (this Python, and a module of this package)
+            [sys.executable, "-m", _MODULE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             env={**os.environ, "OMP_NUM_THREADS": str(self._threads)},
             # An interrupt at a terminal is for the server, which tells it then.
             start_new_session=True,
         )
-        stopped = asyncio.Event()
-        minder = asyncio.create_task(self._mind(status.job_id, process, stopped))
+
+    def _hear(self, process: subprocess.Popen[bytes], status: JobStatus) -> dict[str, Any] | None:
+        """Tell a process its job, and note what it says of it until it ends."""
         assert process.stdin is not None  # noqa: S101 (asked for above)
         assert process.stdout is not None  # noqa: S101
         end: dict[str, Any] | None = None
         try:
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            with contextlib.suppress(BrokenPipeError):
                 process.stdin.write(self._task_of(status))
-                await process.stdin.drain()
-            async for line in process.stdout:
-                said = json.loads(line)
-                if said["event"] != "parts":
-                    end = said
-                    continue
-                if said["has_begun"] and self._state(status.job_id) == "pending":
-                    await asyncio.to_thread(self._jobs.happened, status.job_id, "started")
-                self._jobs.set_done(status.job_id, said["done"])
-                self._changes.notify()
-            await process.wait()
+                process.stdin.flush()
+            with process.stdout as lines:
+                for line in lines:
+                    said = json.loads(line)
+                    if said["event"] != "parts":
+                        end = said
+                        continue
+                    if said["has_begun"] and self._state(status.job_id) == "pending":
+                        self._jobs.happened(status.job_id, "started")
+                    self._jobs.set_done(status.job_id, said["done"])
+                    self._changes.notify_soon()
         finally:
-            minder.cancel()
-            await _end(process)
-        return {"event": "stopped"} if end is None and stopped.is_set() else end
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+        return end
 
     def _task_of(self, status: JobStatus) -> bytes:
         place = self._jobs.place
@@ -253,7 +268,7 @@ class Runner:
         return json.dumps(said).encode() + b"\n"
 
     async def _mind(
-        self, job_id: str, process: asyncio.subprocess.Process, stopped: asyncio.Event
+        self, job_id: str, process: subprocess.Popen[bytes], stopped: asyncio.Event
     ) -> None:
         """End a process whose job was cancelled, or whose server is about to stop."""
         looked_at = time.monotonic()
@@ -266,7 +281,7 @@ class Runner:
                 looked_at = time.monotonic()
             if self._is_stopping or self._state(job_id) not in ("pending", "running"):
                 stopped.set()
-                await _end(process)
+                await asyncio.to_thread(_end, process)
                 return
             await Changes.wait(change, self.look_s)
 
@@ -308,15 +323,11 @@ def _failed(reason: str, message: str) -> dict[str, Any]:
     return {"event": "failed", "reason": reason, "message": message}
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+def _end(process: subprocess.Popen[bytes]) -> None:
     """End a process, gently at first; killed anywhere, it loses nothing but time."""
-    if process.returncode is not None:
-        return
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
+    process.terminate()
     try:
-        await asyncio.wait_for(process.wait(), _END_S)
-    except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+        process.wait(_END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from visavis.errors import InputError, LimitError
 from visavis.serving.audience import AUDIENCE_MAX
@@ -61,14 +61,14 @@ def page_size(given: int) -> int:
     return min(bounded(given, 0, 2**31, "page_size") or PAGE_MAX, PAGE_MAX)
 
 
-def check_size(message: Any, field: str) -> None:
-    """Refuse an answer that no message can hold.
+def check_size(size: int, field: str) -> None:
+    """Refuse an answer of more bytes than a message can hold.
 
     Raises
     ------
     LimitError
     """
-    if fault := size_fault(message.ByteSize(), field):
+    if fault := size_fault(size, field):
         raise fault
 
 

@@ -11,11 +11,7 @@ from typing import Any, Final, NamedTuple
 import grpc
 
 from visavis.errors import SchemaError
-from visavis.gateway.answers import (
-    Cards,
-    batch_of,
-    customers_of,
-)
+from visavis.gateway.answers import Cards, batch_of, customers_of, framed
 from visavis.gateway.arrow import row_count_of
 from visavis.gateway.arrow_profiles import arrow_profiles_of
 from visavis.gateway.audiences import Audiences
@@ -169,9 +165,7 @@ class MatchService(MatchServiceServicer):
         """An answer to each customer, as bytes; or what is wrong with the customer."""
         matched = time.perf_counter()
         self._desk.meters.matched(answer.stats, matched - began)
-        cards = self._cards
-        if cards is None or cards.version is not answer.version:
-            cards = self._cards = Cards(answer.version)
+        cards = self._cards_of(answer)
         written: list[bytes | Exception] = []
         for place, content in enumerate(customers_of(answer, cards, attributes)):
             error = answer.errors.get(place) or size_fault(len(content), "reason_count")
@@ -179,7 +173,14 @@ class MatchService(MatchServiceServicer):
         self._desk.meters.encoded(time.perf_counter() - matched)
         return written
 
-    def _match_customers(self, request: v1.MatchCustomersRequest) -> v1.MatchCustomersResponse:
+    def _cards_of(self, answer: Answer) -> Cards:
+        """What was written before of the version that an answer is of."""
+        cards = self._cards
+        if cards is None or cards.version is not answer.version:
+            cards = self._cards = Cards(answer.version)
+        return cards
+
+    def _match_customers(self, request: v1.MatchCustomersRequest) -> bytes:
         serving = self._desk.serving
         asked = request.WhichOneof("customers")
         if asked is None:
@@ -211,10 +212,10 @@ class MatchService(MatchServiceServicer):
             answer = serving.match_profiles(profiles, now, **options)
         matched = time.perf_counter()
         self._desk.meters.matched(answer.stats, matched - began)
-        response = batch_of(answer, request.encoding, field)
-        check_size(response, field)
+        content = batch_of(answer, self._cards_of(answer), request.encoding, field)
+        check_size(len(content), field)
         self._desk.meters.encoded(time.perf_counter() - matched)
-        return response
+        return content
 
     def _explain(self, request: v1.ExplainRequest) -> v1.ExplainResponse:
         serving = self._desk.serving
@@ -235,7 +236,7 @@ class MatchService(MatchServiceServicer):
         else:
             found = serving.explain(request.customer_id, request.capability_id, now)
         response = explanation_of(found.name, found.explanation)
-        check_size(response, "capability_id")
+        check_size(response.ByteSize(), "capability_id")
         return response
 
 
@@ -280,7 +281,6 @@ class _Stream:
             await abort(self._call, fault)
 
     async def _answer(self, frame: v1.StreamMatchesRequest) -> None:
-        response = v1.StreamMatchesResponse(frame_id=frame.frame_id)
         is_new = frame.frame_id not in self._open
         count = _customer_count(frame.match)
         try:
@@ -289,24 +289,24 @@ class _Stream:
             self._open.add(frame.frame_id)
             self._unread.check()
             work = partial(self._match, frame.match)
-            response.match.CopyFrom(
-                await self._desk.run(
-                    work,
-                    remaining_s=remaining_s(self._call),
-                    queue="batch",
-                    customer_count=count,
-                    amount=count * self._row_amount(),
-                )
+            answer = await self._desk.run(
+                work,
+                remaining_s=remaining_s(self._call),
+                queue="batch",
+                customer_count=count,
+                amount=count * self._row_amount(),
             )
+            content = framed(frame.frame_id, answer)
         except Exception as error:
-            fault = self._desk.fault(error, "batch", _MANY)
-            response.error.CopyFrom(frame_error(fault))
+            refused = frame_error(self._desk.fault(error, "batch", _MANY))
+            response = v1.StreamMatchesResponse(frame_id=frame.frame_id, error=refused)
+            content = response.SerializeToString()
         finally:
             if is_new:
                 self._open.discard(frame.frame_id)
-        with self._unread.held(response.ByteSize()):
+        with self._unread.held(len(content)):
             async with self._writing:
-                await self._unread.write(self._call, response)
+                await self._unread.write(self._call, content)
         self._room.release()
 
 

@@ -25,6 +25,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from visavis.errors import CorruptionError, InputError, LimitError
+from visavis.gateway.codec import field_of
 from visavis.gateway.errors import RefusedError
 from visavis.gateway.limits import MESSAGE_BYTES_MAX
 from visavis.rescore import Result
@@ -53,9 +54,6 @@ _ROW_BYTES: Final = 4 + 8 + 8 + 2
 
 #: Of an element of a list: two numbers and an offset.
 _REASON_BYTES: Final = 8 + 4 + 1
-
-#: Of a field of bytes: its number, shifted, and how it is written.
-_ARROW_TAG: Final = bytes([v1.ReadResultsResponse.ARROW_FIELD_NUMBER << 3 | 2])
 
 #: Ends a stream: no more messages.
 _ARROW_END: Final = b"\xff\xff\xff\xff\0\0\0\0"
@@ -119,8 +117,7 @@ def opened(place: Place) -> Result:
 def message_of(frame: Frame, version: version_pb2.ServingVersion) -> bytes:
     """A frame as the bytes of its ReadResultsResponse.
 
-    The columns are put before the rest, as protobuf allows: through a message object they would be
-    copied twice more.
+    The columns are put before the rest, as protobuf allows.
     """
     rest = v1.ReadResultsResponse(
         version=version,
@@ -132,18 +129,8 @@ def message_of(frame: Frame, version: version_pb2.ServingVersion) -> bytes:
         part_digest=frame.part_digest,
         result_digest=frame.result_digest,
     )
-    size = _varint(sum(map(len, frame.arrow)))
-    return b"".join((_ARROW_TAG, size, *frame.arrow, rest.SerializeToString()))
-
-
-def _varint(number: int) -> bytes:
-    """A length as protobuf writes it."""
-    digits = bytearray()
-    while number > 0x7F:
-        digits.append(number & 0x7F | 0x80)
-        number >>= 7
-    digits.append(number)
-    return bytes(digits)
+    columns = field_of(v1.ReadResultsResponse.ARROW_FIELD_NUMBER, *frame.arrow)
+    return b"".join((*columns, rest.SerializeToString()))
 
 
 class ResultReader:

@@ -92,6 +92,13 @@ class _Worker:
         """Wait until it answers; what it says of itself, or nothing if it ended before."""
         return await self._told.readline()
 
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal, if it is still there."""
+        # The process's own method looks first whether it has ended, and by that takes its status
+        # away from who waits for it.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, number)
+
 
 class Supervisor:
     """Begins workers, and sees to it that they are there.
@@ -238,11 +245,9 @@ class Supervisor:
         """Let a worker drain; end it if it does not."""
         if worker.process.returncode is not None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            worker.process.send_signal(signal.SIGTERM)
+        worker.send(signal.SIGTERM)
         try:
             await asyncio.wait_for(worker.process.wait(), self._grace_s + _STOPPED_S)
         except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                worker.process.kill()
+            worker.send(signal.SIGKILL)
             await worker.process.wait()

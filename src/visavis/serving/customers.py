@@ -1,6 +1,6 @@
 """`Customers`: where each customer of a base stands, for lookups that touch no Arrow.
 
-A customer's *row* here counts through the parts, one after the other. What it costs: 16 bytes a
+A customer's *row* here counts through the parts, one after the other. What it costs: 17 bytes a
 customer for the index of ids, 8 for the bounds of facts, 8 more once audiences are asked for. Ids,
 indicators, attributes and facts stay mapped from the files of the base; only which customer each
 fact belongs to, 8 bytes a fact, is dropped and made again for the few rows that are asked for.
@@ -14,25 +14,19 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from visavis._rows import Rows
+from visavis._rows import Rows, heads_of
 from visavis.base import FACT_SCHEMA, Base, StoredBase
 from visavis.domain import CUSTOMER_ID, OBJECTED
 from visavis.errors import InputError, NotFoundError, VisavisError
 
 __all__ = ["Customers", "Part"]
-
-#: From so many ids on they are looked up together, which has a cost of its own.
-_TOGETHER_MIN: Final = 16
-
-#: Numbers of eight bytes in a sha256.
-_HEADS_IN_DIGEST: Final = 4
 
 Int64 = npt.NDArray[np.int64]
 
@@ -161,9 +155,7 @@ class Customers:
 
         def opened(index: int, start: int) -> tuple[Part, npt.NDArray[np.uint64]]:
             part = Part.of(stored.part(index), start)
-            ids = part.base.customer_ids.to_pylist()
-            heads = b"".join([hashlib.sha256(each.encode()).digest()[:8] for each in ids])
-            return part, np.frombuffer(heads, dtype=">u8").astype(np.uint64)
+            return part, heads_of(part.ends, part.text)
 
         with ThreadPoolExecutor(threads) as pool:
             found = list(pool.map(opened, chosen, starts[:-1].tolist()))
@@ -221,6 +213,8 @@ class Customers:
         NotFoundError
             If the base does not hold the customer.
         """
+        if (row := self._lying.find_one(customer_id)) >= 0:
+            return row
         if not isinstance(customer_id, str):
             raise InputError(f"must be text, got {customer_id!r:.60}", field=CUSTOMER_ID)
         try:
@@ -228,8 +222,6 @@ class Customers:
         except UnicodeEncodeError:
             raise _unknown(customer_id) from None
         head = int.from_bytes(hashlib.sha256(wanted).digest()[:8])
-        if (row := self._lying.find_one(wanted, head)) >= 0:
-            return row
         heads = self._heads_view
         at = bisect_left(heads, head)
         # Heads of two ids may be equal, so the id itself decides.
@@ -250,30 +242,15 @@ class Customers:
 
     def rows(self, customer_ids: Sequence[str]) -> tuple[Int64, dict[int, VisavisError]]:
         """The rows of some customers, −1 where there is none, and why."""
-        rows = np.full(len(customer_ids), -1, dtype=np.int64)
+        # What is not found together, for whatever reason, is looked at one by one.
+        rows: Int64 = self._lying.find(list(customer_ids))
         errors: dict[int, VisavisError] = {}
-        rest: Sequence[int] = range(len(customer_ids))
-        if len(customer_ids) >= _TOGETHER_MIN and self.count:
-            rest = self._rows_together(customer_ids, rows)
-        for position in rest:
+        for position in np.flatnonzero(rows < 0).tolist():
             try:
                 rows[position] = self.row(customer_ids[position])
             except (InputError, NotFoundError) as error:
                 errors[position] = error
         return rows, errors
-
-    def _rows_together(self, customer_ids: Sequence[str], rows: Int64) -> list[int]:
-        """Put most rows in place; the places of those that have to be looked up one by one."""
-        try:
-            wanted = [each.encode() for each in customer_ids]
-        except (AttributeError, UnicodeEncodeError):
-            return list(range(len(customer_ids)))
-        sha256 = hashlib.sha256
-        digests = b"".join([sha256(each).digest() for each in wanted])
-        heads = np.frombuffer(digests, dtype=">u8")[::_HEADS_IN_DIGEST].astype(np.uint64)
-        rows[:] = self._lying.find(wanted, heads)
-        rest: list[int] = np.flatnonzero(rows < 0).tolist()
-        return rest
 
     def rows_of_tombstone(self, tombstone: str) -> list[int]:
         """The row of who was forgotten, if the base still holds the customer."""

@@ -40,7 +40,7 @@ Float64 = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 #: Fewer rows than this are not shared among threads, for each piece reads all capabilities: 16 rows
-#: together took 28 µs of processors each, 50 took 17, and 100 to 1,000 took 14 to 16 (10,240
+#: together took 16 µs of processors each, 50 took 13, and 100 to 250 took 11 to 12 (10,240
 #: capabilities; `BENCH_ONLY=batches python bench/serving_costs.py`).
 _ROWS_OF_A_THREAD: Final = 128
 

@@ -1,4 +1,4 @@
-"""Opportunities, profiles and facts, to the contract's bytes and back."""
+"""Profiles and facts, from the contract's bytes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
-from visavis import kernel
 from visavis.base import Base
 from visavis.errors import InputError, SchemaError
-from visavis.gateway.codec import decoded, encoded
 from visavis.gateway.incoming import (
     attribute_column,
     attribute_row,
@@ -24,7 +19,7 @@ from visavis.gateway.incoming import (
     indicator_row,
 )
 from visavis.gateway.incoming_facts import fact_columns, fact_table
-from visavis.v1 import opportunity_pb2, profile_pb2
+from visavis.v1 import profile_pb2
 
 NAMES = ("days", "spend", "visits")
 SCHEMA = pa.schema(
@@ -36,144 +31,10 @@ SCHEMA = pa.schema(
         "since": pa.date32(),
     }
 )
-REASON = pa.struct([("indicator", pa.string()), ("contribution", pa.float64())])
 
 
 def little(values: Any, kind: str) -> bytes:
     return np.array(values, dtype=kind).tobytes()
-
-
-@st.composite
-def results(draw: st.DrawFn) -> tuple[kernel.MatchResult, pa.StringArray, Any, pa.ListArray]:
-    """A result of any shape, the catalog's ids, who is in control, and reasons."""
-    n, k, m = draw(st.integers(0, 6)), draw(st.integers(1, 4)), draw(st.integers(1, 9))
-    counts = draw(hnp.arrays(np.int32, n, elements=st.integers(0, min(k, m))))
-    floats = st.floats(allow_nan=False, allow_infinity=False)
-    held = np.arange(k) < counts[:, None]
-    index = np.full((n, k), -1, dtype=np.int32)
-    for row in range(n):
-        order = draw(st.permutations(range(m)))
-        index[row, : counts[row]] = order[: counts[row]]
-    ev = np.where(held, draw(hnp.arrays(np.float64, (n, k), elements=floats)), 0.0)
-    propensity = np.where(held, draw(hnp.arrays(np.float64, (n, k), elements=floats)), 0.0)
-    reason = st.fixed_dictionaries(
-        {"indicator": st.sampled_from(["history", *NAMES]), "contribution": floats}
-    )
-    said = [draw(st.lists(reason, max_size=3)) for _ in range(int(counts.sum()))]
-    return (
-        kernel.MatchResult(index, ev, propensity, counts, {}, {}),
-        pa.array([f"capability-{j}" for j in range(m)]),
-        draw(hnp.arrays(np.bool_, n)),
-        pa.array(said, pa.list_(REASON)),
-    )
-
-
-@given(results(), st.booleans())
-def test_opportunities_survive_their_encoding(
-    made: tuple[kernel.MatchResult, pa.StringArray, Any, pa.ListArray], with_reasons: bool
-) -> None:
-    result, ids, control, reasons = made
-    columns = encoded(
-        result,
-        capability_ids=ids,
-        is_control=control,
-        reasons=reasons if with_reasons else None,
-    )
-    columns = opportunity_pb2.OpportunityColumns.FromString(columns.SerializeToString())
-    back = decoded(columns, len(control))
-    rows, places = np.nonzero(result.capability_index >= 0)
-    assert back.customer_index.tolist() == rows.tolist()
-    assert back.rank.tolist() == (places + 1).tolist()
-    assert back.is_control.tolist() == control.tolist()
-    named = back.capability_ids.take(pa.array(back.capability_index)).to_pylist()
-    assert named == ids.take(pa.array(result.capability_index[rows, places])).to_pylist()
-    assert back.propensity.tobytes() == result.propensity[rows, places].tobytes()
-    assert back.expected_value.tobytes() == result.expected_value[rows, places].tobytes()
-    assert sorted(set(named)) == back.capability_ids.to_pylist()
-    if with_reasons and len(rows):
-        assert back.reasons is not None
-        assert back.reasons.to_pylist() == reasons.to_pylist()
-    elif len(rows):
-        assert back.reasons is None
-
-
-def test_the_columns_of_a_small_answer_are_these_bytes() -> None:
-    result = kernel.MatchResult(
-        np.array([[2, 0], [-1, -1], [0, -1]], dtype=np.int32),
-        np.array([[3.0, 1.0], [0.0, 0.0], [2.0, 0.0]]),
-        np.array([[0.5, 0.25], [0.0, 0.0], [0.75, 0.0]]),
-        np.array([2, 0, 1], dtype=np.int32),
-        {},
-        {},
-    )
-    columns = encoded(
-        result,
-        capability_ids=pa.array(["a", "b", "c"]),
-        is_control=np.array([False, True, False]),
-        reasons=pa.array([[("z", 2.0), ("a", 1.0)], [], [("z", 0.5)]], pa.list_(REASON)),
-    )
-    assert columns == opportunity_pb2.OpportunityColumns(
-        opportunity_count=b"\2\0\0\0\0\0\0\0\1\0\0\0",
-        is_control=b"\0\1\0",
-        capability_ids=["a", "c"],
-        capability_index=b"\1\0\0\0\0\0\0\0\0\0\0\0",
-        propensity=little([0.5, 0.25, 0.75], "<f8"),
-        expected_value=little([3.0, 1.0, 2.0], "<f8"),
-        reason_count=little([2, 0, 1], "<i4"),
-        indicator_names=["a", "z"],
-        indicator_index=little([1, 0, 1], "<i4"),
-        contribution=little([2.0, 1.0, 0.5], "<f8"),
-    )
-
-
-@pytest.mark.parametrize(
-    ("field", "content"),
-    [
-        ("opportunity_count", little([1, 1, 1], "<i4")),
-        ("opportunity_count", little([-1, 3], "<i4")),
-        ("opportunity_count", little([2**31 - 1, 2**31 - 1], "<i4")),
-        ("is_control", b"\0"),
-        ("capability_index", little([0, 1], "<i4")),
-        ("capability_index", little([-1, 0], "<i4")),
-        ("propensity", b"\0" * 15),
-        ("expected_value", b""),
-        ("reason_count", little([1], "<i4")),
-        ("reason_count", little([1, -1], "<i4")),
-        ("reason_count", little([1, 0], "<i4")),
-    ],
-)
-def test_an_answer_that_does_not_fit_itself_is_refused(field: str, content: bytes) -> None:
-    good: dict[str, Any] = {
-        "opportunity_count": little([1, 1], "<i4"),
-        "is_control": b"\0\0",
-        "capability_ids": ["a"],
-        "capability_index": little([0, 0], "<i4"),
-        "propensity": little([0.5, 0.5], "<f8"),
-        "expected_value": little([1.0, 1.0], "<f8"),
-    }
-    assert decoded(opportunity_pb2.OpportunityColumns(**good), 2).capability_index.tolist() == [
-        0,
-        0,
-    ]
-    with pytest.raises(SchemaError):
-        decoded(opportunity_pb2.OpportunityColumns(**{**good, field: content}), 2)
-
-
-@given(st.data())
-def test_bytes_of_any_kind_decode_or_are_refused(draw: st.DataObject) -> None:
-    columns = opportunity_pb2.OpportunityColumns()
-    for field in columns.DESCRIPTOR.fields:
-        kind = st.lists(st.text(max_size=2), max_size=2) if field.is_repeated else st.binary()
-        value = draw.draw(kind)
-        if field.is_repeated:
-            getattr(columns, field.name).extend(value)
-        else:
-            setattr(columns, field.name, value)
-    try:
-        back = decoded(columns, draw.draw(st.integers(0, 4)))
-    except SchemaError:
-        return
-    assert len(back.capability_index) == len(back.propensity) == int(back.opportunity_count.sum())
 
 
 def test_indicators_of_one_profile_come_in_the_order_of_the_base() -> None:
