@@ -87,7 +87,7 @@ class Plan:
     seconds: float = 1.0
     settle_s: float = 0.2
     deadline_s: float = 10.0
-    channels: int = 4
+    channels: int = 1
     seed: int = 0
 
     def text(self) -> str:

@@ -10,7 +10,8 @@ closed-loop. A table of all bars ends the run; build/bench/gateway-load.png is d
     make bench BENCH_ARGS='-k gateway -s'
 
 The base is made once and kept below build/bench. BENCH_CUSTOMERS, BENCH_CAPABILITIES and
-BENCH_SECONDS (of one load) make it smaller, BENCH_SERVE gives the server further options.
+BENCH_SECONDS (of one load) make it smaller, BENCH_SERVE gives the server further options, and
+BENCH_CHANNELS is how many connections its callers share.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ SECONDS = float(os.environ.get("BENCH_SECONDS", "4"))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 OVERLOAD_ROUNDS = int(os.environ.get("BENCH_OVERLOAD_ROUNDS", "3"))
 CONCURRENCY_MAX = int(os.environ.get("BENCH_CONCURRENCY", "128"))
+CHANNELS = int(os.environ.get("BENCH_CHANNELS", "4"))
 BATCH = min(1_000, CUSTOMERS)
 OVERLOAD_BATCHES = (100, BATCH)
 K = 10
@@ -121,6 +123,7 @@ def plan_of(server: Server, path: str, batch: int = 1) -> Plan:
         batch=batch,
         seconds=SECONDS,
         settle_s=SECONDS / 4,
+        channels=CHANNELS,
     )
 
 
