@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import math
+import os
 import random
 import threading
 import time
@@ -24,7 +25,7 @@ from visavis.errors import InputError
 from visavis.gateway import admission, joining, match_service, patience
 from visavis.gateway.admission import Line
 from visavis.gateway.audit import Audit
-from visavis.gateway.desk import Desk
+from visavis.gateway.desk import Desk, Queue
 from visavis.gateway.errors import RefusedError
 from visavis.gateway.joining import Joiner
 from visavis.gateway.metrics import Meters
@@ -126,6 +127,27 @@ def test_a_thread_goes_on_without_the_event_loop(monkeypatch: pytest.MonkeyPatch
         line.close()
 
     asyncio.run(scene())
+
+
+def test_what_takes_long_stands_back_for_the_event_loop_and_single_customers() -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+
+    async def scene() -> dict[str, int]:
+        desk = Desk(1, Audit(io.StringIO()))
+        desk.open(cast(Any, object()))
+
+        def of_thread() -> int:
+            return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+        queues: tuple[Queue, ...] = ("match", "batch", "audience", "change", "job")
+        found = {each: await desk.run(of_thread, remaining_s=30, queue=each) for each in queues}
+        desk.close()
+        return found
+
+    behind = min(own + 10, 19)
+    expected = {"match": own, "batch": behind, "audience": behind, "change": own, "job": own}
+    assert asyncio.run(scene()) == expected
+    assert os.getpriority(os.PRIO_PROCESS, 0) == own
 
 
 @pytest.mark.parametrize("handed_over", ["late", "gone"])

@@ -22,6 +22,7 @@ work itself runs in threads, and not even that where it is small.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -104,16 +105,28 @@ class Line:
     at_door : int
         Pieces that are handed over beyond what the threads are at: a thread that is through goes
         on with one of them, and need not wait until the event loop comes to it.
+    nice : int
+        By how much its threads stand back for others where processors are short, as of ``nice``;
+        Linux knows that by thread.
     """
 
     def __init__(
-        self, name: str, slots: int, *, target_s: float, burst_s: float, at_door: int = 0
+        self,
+        name: str,
+        slots: int,
+        *,
+        target_s: float,
+        burst_s: float,
+        at_door: int = 0,
+        nice: int = 0,
     ) -> None:
         self.name = name
         self._slots = slots
         self._places = self._free = slots + at_door
         self._patience = Patience(target_s, burst_s)
-        self._pool = ThreadPoolExecutor(slots, thread_name_prefix=f"visavis-{name}")
+        self._pool = ThreadPoolExecutor(
+            slots, thread_name_prefix=f"visavis-{name}", initializer=os.nice, initargs=(nice,)
+        )
         self._waiting: deque[Task] = deque()
         self._ahead = 0.0
         self._was_empty_at = time.monotonic()

@@ -44,6 +44,10 @@ _WAITS_S: Final[dict[Queue, tuple[float, float]]] = {
     "job": (1.0, 5.0),
 }
 
+#: By how much threads of what takes long stand back for the event loop, which has to read, answer
+#: and refuse all others meanwhile, and for single customers. Jobs stand back for them, at 19.
+_NICE: Final[dict[Queue, int]] = {"batch": 10, "audience": 10}
+
 T = TypeVar("T")
 
 
@@ -86,6 +90,7 @@ class Desk:
                 burst_s=_WAITS_S[name][1],
                 # While batches are refused by the hundred, the event loop is late.
                 at_door=count if name == "batch" else 0,
+                nice=_NICE.get(name, 0),
             )
             for name, count in slots.items()
         }
