@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -290,6 +291,34 @@ def test_gateway_batches(benchmark, capsys, server, load, inputs, capacity, seen
     )
     seen += [(bars.BATCH, ours), (bars.BESIDE_KERNEL, middle)]
     assert ours > 0
+
+
+def test_gateway_beside_batches(benchmark, capsys, server, offer, capacity):
+    """By turns: single customers alone, and while batches take all that is left."""
+    plan, rate = plan_of(server, ONE), capacity(1).goodput / 8
+    most = capacity(BATCH).plan
+    busy = replace(most, settle_s=0.0, seconds=2 * (plan.settle_s + plan.seconds))
+    with generator() as beside, ThreadPoolExecutor(1) as pool:
+
+        def by_turns() -> list[tuple[Load, Load, Load]]:
+            rounds = []
+            for turn in range(ROUNDS):
+                alone = offer(replace(plan, seed=turn), rate)
+                batches = pool.submit(beside.drive, server, busy)
+                rounds.append((alone, offer(replace(plan, seed=turn), rate), batches.result()))
+            return rounds
+
+        rounds = once(benchmark, by_turns)
+    told = [
+        " and ".join(f"{np.median([each[at].at(share) for each in rounds]):.2f}" for at in (0, 1))
+        for share in ("50", "99")
+    ]
+    say(
+        capsys,
+        f"MatchCustomer at {rate:,.0f}/s, {ROUNDS} rounds by turns alone and beside"
+        f" {most.concurrency} callers of batches of {BATCH:,}: p50 {told[0]} ms, p99 {told[1]} ms",
+    )
+    assert all(set(each.codes) == {"OK"} for alone, ours, _ in rounds for each in (alone, ours))
 
 
 def test_gateway_results(benchmark, capsys, server, seen):
