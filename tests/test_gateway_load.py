@@ -150,6 +150,24 @@ def test_what_takes_long_stands_back_for_the_event_loop_and_single_customers() -
     assert os.getpriority(os.PRIO_PROCESS, 0) == own
 
 
+def test_a_system_that_knows_no_priorities_is_no_reason_to_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(nice: int) -> None:
+        raise PermissionError(nice)
+
+    monkeypatch.setattr(admission.os, "nice", refused)
+
+    async def scene() -> None:
+        line, task = a_line(nice=10), Held()
+        task.go.set()
+        line.offer(task)
+        await asyncio.wait_for(task.ended.wait(), 30)
+        line.close()
+
+    asyncio.run(scene())
+
+
 @pytest.mark.parametrize("handed_over", ["late", "gone"])
 def test_what_is_given_up_before_a_thread_is_free_is_not_done(handed_over: str) -> None:
     async def scene() -> None:

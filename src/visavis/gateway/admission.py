@@ -22,6 +22,7 @@ work itself runs in threads, and not even that where it is small.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections import deque
@@ -125,7 +126,7 @@ class Line:
         self._places = self._free = slots + at_door
         self._patience = Patience(target_s, burst_s)
         self._pool = ThreadPoolExecutor(
-            slots, thread_name_prefix=f"visavis-{name}", initializer=os.nice, initargs=(nice,)
+            slots, thread_name_prefix=f"visavis-{name}", initializer=_stand_back, initargs=(nice,)
         )
         self._waiting: deque[Task] = deque()
         self._ahead = 0.0
@@ -283,6 +284,12 @@ class Line:
             self._was_empty_at = time.monotonic()
             self._ahead = 0.0
         task.end(result, error)
+
+
+def _stand_back(nice: int) -> None:
+    """Lower the priority of this thread; where the system refuses that, it works all the same."""
+    with contextlib.suppress(OSError):
+        os.nice(nice)
 
 
 def retry_after_s(wait_s: float) -> float:
