@@ -71,9 +71,20 @@ ONE_MEMORY = Bar("unary at 1.3 × capacity: memory, most / before", "≤", 1.1)
 NEIGHBOUR = Bar("beside milvus-lite: customers/s, times", "≥", 50, 100)
 
 
-def overload_bars(size: int, times: int) -> tuple[Bar, Bar, Bar]:
-    """Goodput, latency and memory of batches beyond what the server can do."""
-    name = f"batches of {size:,} at {times} × capacity"
+def overload_bars(size: int, times: float, *, heeds: bool) -> tuple[Bar, Bar, Bar]:
+    """Goodput, latency and memory of batches beyond what the server can do.
+
+    Parameters
+    ----------
+    size : int
+        Customers of a batch.
+    times : float
+        Its capacity.
+    heeds : bool
+        Whether callers hold back when they are refused.
+    """
+    callers = "visavis.Client" if heeds else "callers heed nothing"
+    name = f"batches of {size:,} at {times:g} × capacity, {callers}"
     return (
         Bar(f"{name}: goodput / peak", "≥", 0.9),
         Bar(f"{name}: p99 of accepted / p99 at 0.8 ×", "≤", 3.0),

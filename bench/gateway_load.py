@@ -35,6 +35,8 @@ from hdrh.histogram import HdrHistogram
 
 from full_base import customer_id
 from gateway_wire import connected
+from visavis.client.congestion import Congestion
+from visavis.client.errors import GatewayError, error_of_call
 from visavis.v1 import match_service_pb2 as v1
 
 ECHO = "/bench.Echo/Echo"
@@ -42,6 +44,9 @@ ONE = "/visavis.v1.MatchService/MatchCustomer"
 MANY = "/visavis.v1.MatchService/MatchCustomers"
 
 STATUS_DETAILS = "grpc-status-details-bin"
+
+#: How a call ends that its client did not send.
+KEPT_BACK = "KEPT_BACK"
 
 #: Longest latency that a histogram tells apart, and how well.
 LONGEST_US = 120_000_000
@@ -75,6 +80,9 @@ class Plan:
         Of a call.
     channels : int
         Each a connection of its own.
+    heeds : bool
+        Whether callers hold back when they are refused, as `visavis.Client` does, one client for
+        each connection: what it keeps back counts as KEPT_BACK.
     seed : int
     """
 
@@ -88,6 +96,7 @@ class Plan:
     settle_s: float = 0.2
     deadline_s: float = 10.0
     channels: int = 1
+    heeds: bool = False
     seed: int = 0
 
     def text(self) -> str:
@@ -181,6 +190,10 @@ class Generator:
             if not self._plan.rate:
                 retry_s = retry_s_of(error)
             self._details.setdefault(code, (error.details() or "")[:DETAILS_MAX])
+        except GatewayError as error:
+            is_kept = error.metadata.get("refused_by") == "client"
+            response, code = b"", KEPT_BACK if is_kept else error.code.name
+            self._details.setdefault(code, error.message[:DETAILS_MAX])
         now = time.perf_counter()
         if self._began <= now < self._ended:
             self._in_window[code] += 1
@@ -207,6 +220,20 @@ class Generator:
             "response_bytes": self._response_bytes / answered if answered else 0.0,
             "generator_s": self._processor_s,
         }
+
+
+def heeding(call: Call) -> Call:
+    """The same call, of a client that holds back when the server sheds load."""
+    congestion = Congestion()
+
+    async def asked(request: bytes, timeout: float) -> bytes:
+        with congestion.call():
+            try:
+                return await call(request, timeout=timeout)
+            except grpc.aio.AioRpcError as error:
+                raise error_of_call(error) from error
+
+    return asked
 
 
 def retry_s_of(error: grpc.aio.AioRpcError) -> float:
@@ -252,7 +279,8 @@ async def carry_out(plan: Plan) -> None:
     """Connect, then run."""
     connections = [await connected(plan.port) for _ in range(plan.channels)]
     try:
-        generator = Generator(plan, [each.unary(plan.path) for each in connections])
+        calls: list[Call] = [each.unary(plan.path) for each in connections]
+        generator = Generator(plan, [heeding(each) for each in calls] if plan.heeds else calls)
         gc.unfreeze()
         gc.collect()
         gc.freeze()

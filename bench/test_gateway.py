@@ -56,6 +56,8 @@ CONCURRENCY_MAX = int(os.environ.get("BENCH_CONCURRENCY", "128"))
 CHANNELS = int(os.environ.get("BENCH_CHANNELS", "4"))
 BATCH = min(1_000, CUSTOMERS)
 OVERLOAD_BATCHES = (100, BATCH)
+#: Times capacity, and whether callers hold back when they are refused.
+OVERLOADS = ((2, False), (4, False), (2, True), (4, True))
 K = 10
 #: Shares of capacity, for the picture.
 SHARES = [
@@ -370,29 +372,36 @@ def finished_job(port: int) -> job_service_pb2.Job:
 
 @pytest.mark.parametrize("size", OVERLOAD_BATCHES)
 def test_gateway_overload(benchmark, capsys, server, offer, capacity, seen, size):
-    """By turns: the peak, and then some loads in proportion to it."""
+    """By turns: the peak, and then loads in proportion to it, of callers of either kind."""
     plan = impatient(plan_of(server, MANY, size))
 
-    def overload() -> list[tuple[float, Load, Load, Load]]:
+    def overload() -> list[tuple[float, Load, dict[tuple[float, bool], Load]]]:
         rounds = []
         for turn in range(OVERLOAD_ROUNDS):
             peak = capacity(size, anew=True).goodput
-            loads = (offer(replace(plan, seed=turn), peak * over, times=2) for over in (0.8, 2, 4))
-            rounds.append((peak, *loads))
+            below = offer(replace(plan, seed=turn), 0.8 * peak, times=2)
+            beyond = {
+                (over, heeds): offer(replace(plan, seed=turn, heeds=heeds), peak * over, times=2)
+                for over, heeds in OVERLOADS
+            }
+            rounds.append((peak, below, beyond))
         return rounds
 
     rounds = once(benchmark, overload)
-    assert all(below.codes.get("OK") for _, below, *_ in rounds)
-    for at, over in ((1, 0.8), (2, 2), (3, 4)):
-        for each in rounds:
-            say(capsys, f"batches of {size:,} at {over} × capacity: {each[at].text()}")
-    for at, over in ((2, 2), (3, 4)):
+    assert all(below.codes.get("OK") for _, below, _ in rounds)
+    for _, below, _ in rounds:
+        say(capsys, f"batches of {size:,} at 0.8 × capacity: {below.text()}")
+    for over, heeds in OVERLOADS:
+        asked = overload_bars(size, over, heeds=heeds)
+        found = [(peak, below, beyond[over, heeds]) for peak, below, beyond in rounds]
+        for _, _, each in found:
+            say(capsys, f"{asked[0].what.partition(':')[0]}: {each.text()}")
         figures = (
-            float(np.median([each[at].goodput / each[0] for each in rounds])),
-            float(np.median([each[at].at("99") / each[1].at("99") for each in rounds])),
-            max(each[at].growth for each in rounds),
+            float(np.median([each.goodput / peak for peak, _, each in found])),
+            float(np.median([each.at("99") / below.at("99") for _, below, each in found])),
+            max(each.growth for _, _, each in found),
         )
-        seen += zip(overload_bars(size, over), figures, strict=True)
+        seen += zip(asked, figures, strict=True)
 
 
 def test_gateway_unary_overload(benchmark, capsys, server, offer, capacity, seen):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import itertools
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 ROOT = Path(__file__).parent.parent
@@ -66,7 +67,8 @@ def test_it_runs_from_the_base_to_the_table_of_bars(tmp_path: Path, bars: Module
     table = (tmp_path / "build" / "bench" / "gateway.md").read_text()
     wanted = [bars.PROCESSOR, bars.MEDIAN, bars.TAIL, bars.BATCH, bars.BESIDE_KERNEL, bars.RESULTS]
     wanted += [bars.ONE_GOODPUT, bars.ONE_MEMORY]
-    wanted += [each for times in (2, 4) for each in bars.overload_bars(100, times)]
+    for times, heeds in itertools.product((2, 4), (False, True)):
+        wanted += bars.overload_bars(100, times, heeds=heeds)
     assert all(f"| {each.what} |" in table for each in wanted), table
     assert table in done.stdout
 
@@ -136,6 +138,33 @@ def test_what_is_refused_is_counted_by_code_and_has_no_latency(load: ModuleType)
     found = counted(load, refusing, rate=400, seconds=0.3, settle_s=0.0)
     assert set(found["codes"]) == {"OK", "RESOURCE_EXHAUSTED"}
     assert found["codes"]["RESOURCE_EXHAUSTED"] - found["codes"]["OK"] in {0, 1}
+
+
+def test_callers_who_heed_hold_back(load: ModuleType) -> None:
+    status = Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
+    status.details.add().Pack(ErrorInfo(reason="OVERLOADED"))
+    trailing = grpc.aio.Metadata((load.STATUS_DETAILS, status.SerializeToString()))
+    open_now = sent = 0
+
+    async def shedding(request: bytes, timeout: float) -> bytes:
+        nonlocal open_now, sent
+        open_now, sent = open_now + 1, sent + 1
+        try:
+            await asyncio.sleep(0.01)
+            if open_now > 3:
+                raise grpc.aio.AioRpcError(
+                    grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.aio.Metadata(), trailing, "too much"
+                )
+            return b"x"
+        finally:
+            open_now -= 1
+
+    found = counted(load, load.heeding(shedding), rate=1_000, seconds=0.5, settle_s=0.0)
+    codes = found["codes"]
+    assert set(codes) == {"OK", "RESOURCE_EXHAUSTED", load.KEPT_BACK}
+    assert codes["OK"] + codes["RESOURCE_EXHAUSTED"] == sent
+    assert codes["RESOURCE_EXHAUSTED"] < codes["OK"] < codes[load.KEPT_BACK]
+    assert "opens" in found["details"][load.KEPT_BACK]
 
 
 def test_callers_come_again_when_they_are_told_to(load: ModuleType) -> None:

@@ -15,6 +15,7 @@
     columns.py    tables of profiles → columns     reading.py    results, digests verified
     errors.py     Status → exceptions              rpcs.py       the calls of the contract
     state.py      what a client holds              carrying.py   plans → methods
+    congestion.py how many calls may be open, once the server sheds load
 
 It needs neither Ray nor the compiled core. See docs/client.md.
 """

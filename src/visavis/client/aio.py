@@ -60,14 +60,15 @@ class _Wire:
 
     async def _asked(self, step: Call) -> Any:
         check_size(step.request)
-        try:
-            return await self._client._method(step.rpc)(
-                step.request,
-                timeout=step.budget.left_s(self._client.timeout_s),
-                metadata=self._client._metadata(),
-            )
-        except grpc.RpcError as failed:
-            raise error_of_call(failed) from failed
+        with self._client._congestion(step.rpc).call():
+            try:
+                return await self._client._method(step.rpc)(
+                    step.request,
+                    timeout=step.budget.left_s(self._client.timeout_s),
+                    metadata=self._client._metadata(),
+                )
+            except grpc.RpcError as failed:
+                raise error_of_call(failed) from failed
 
     def _opened(self, step: Open) -> None:
         self.close()

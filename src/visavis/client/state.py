@@ -7,6 +7,7 @@ from typing import Any
 
 from visavis.client import decoding
 from visavis.client.channel import MESSAGE_BYTES_MAX, Certificates, Token, Way, metadata_of
+from visavis.client.congestion import Congestion
 from visavis.client.results import ServingInfo
 from visavis.client.rpcs import GET_SERVING_INFO
 from visavis.client.steps import Budget, Call, Plan, Rpc, checked_timeout
@@ -54,6 +55,7 @@ class State:
         self._is_closed = False
         self._channel = self._way.open(module)
         self._methods: dict[str, Any] = {}
+        self._congestions: dict[str, Congestion] = {}
 
     def __repr__(self) -> str:
         # Without the token.
@@ -93,6 +95,11 @@ class State:
             )
             self._methods[rpc.path] = method
         return method
+
+    def _congestion(self, rpc: Rpc) -> Congestion:
+        """What the server had to refuse of a method: it sheds batches before single customers."""
+        # In one step: calls of two threads count together from the first one on.
+        return self._congestions.setdefault(rpc.path, Congestion())
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         return metadata_of(self._way.token)
