@@ -36,7 +36,7 @@ test: $(VENV)/.core $(VENV)/.test ## set up, then run the tests (TEST_ARGS=…)
 test-faults: $(VENV)/.core $(VENV)/.test ## whoever is killed, whatever fails: jobs, journals, clusters
 	@$(BIN)/python -m pytest -m faults $(TEST_ARGS)
 
-test-long: $(VENV)/.core $(VENV)/.test ## the demo, against the oracle, and twice; ten thousand hostile worlds for the screened variants, and for torch's screen
+test-long: $(VENV)/.core $(VENV)/.test ## the demo, against the oracle, and twice; the wheel and the bench of the gateway; ten thousand hostile worlds for the screened variants, and for torch's screen
 	@$(BIN)/python -m pytest -m long
 	@VISAVIS_EXAMPLES=3500 $(BIN)/python -m pytest tests/test_screen.py tests/test_gpu.py
 	@VISAVIS_EXAMPLES=300 VISAVIS_KILLS=1000 $(BIN)/python -m pytest tests/test_rescore.py tests/test_rescore_faults.py

@@ -7,13 +7,19 @@ Everything else about the package is declared in pyproject.toml.
 
 from __future__ import annotations
 
+import os
 import platform
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_clib import build_clib
 from setuptools.command.build_ext import build_ext
+
+#: Compilers at a time.
+JOBS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 CSRC = Path("csrc")
 HEADERS = sorted(str(path) for path in CSRC.glob("*.h"))
@@ -69,8 +75,22 @@ LIBRARIES = [
 ]
 
 
+class BuildLibraries(build_clib):
+    """build_clib that builds the libraries beside each other, for each is one large source."""
+
+    def build_libraries(self, libraries: list[tuple[str, dict[str, Any]]]) -> None:
+        """Build each, and raise what the first of them raises that cannot be built."""
+        with ThreadPoolExecutor(JOBS) as pool:
+            list(pool.map(super().build_libraries, ([each] for each in libraries)))
+
+
 class BuildExtension(build_ext):
     """build_ext that builds the static libraries first, for --inplace and editable installs too."""
+
+    def finalize_options(self) -> None:
+        """Build extensions beside each other, unless told otherwise."""
+        super().finalize_options()
+        self.parallel = self.parallel or JOBS
 
     def run(self) -> None:
         """Build the libraries, then the extensions, of which the kernel's links them."""
@@ -112,5 +132,5 @@ MESSAGES = [
 setup(
     libraries=LIBRARIES,
     ext_modules=cythonize([KERNEL, ROWS, *MESSAGES], build_dir="build", language_level=3),
-    cmdclass={"build_ext": BuildExtension},
+    cmdclass={"build_clib": BuildLibraries, "build_ext": BuildExtension},
 )

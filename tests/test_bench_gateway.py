@@ -48,7 +48,7 @@ def bars(monkeypatch) -> ModuleType:
     return importlib.import_module("gateway_bars")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_runs_from_the_base_to_the_table_of_bars(tmp_path: Path, bars: ModuleType) -> None:
     """All but milvus-lite, which the tests do not install."""
     # Relative paths lead below build/ of where it is started.

@@ -16,10 +16,7 @@ import visavis
 
 ROOT = Path(__file__).parent.parent
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="needs the source tree"),
-]
+pytestmark = pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="needs the source tree")
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +70,7 @@ def test_the_sdist_holds_every_source(sdist: Path) -> None:
     assert not [name for name in names if name.endswith((".so", ".pyc"))]
 
 
+@pytest.mark.long
 def test_the_wheel_holds_the_package_and_no_sources_of_the_core(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -92,6 +90,7 @@ def test_the_wheel_holds_the_package_and_no_sources_of_the_core(wheel: Path) -> 
     assert tops == {"visavis", f"visavis-{visavis.__version__}.dist-info"}
 
 
+@pytest.mark.long
 def test_the_wheel_runs_without_the_source_tree(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
