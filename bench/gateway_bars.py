@@ -83,7 +83,7 @@ def overload_bars(size: int, times: float, *, heeds: bool) -> tuple[Bar, Bar, Ba
     heeds : bool
         Whether callers hold back when they are refused.
     """
-    callers = "visavis.Client" if heeds else "callers heed nothing"
+    callers = "held back as by visavis.Client" if heeds else "callers heed nothing"
     name = f"batches of {size:,} at {times:g} × capacity, {callers}"
     return (
         Bar(f"{name}: goodput / peak", "≥", 0.9),
