@@ -18,7 +18,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_clib import build_clib
 from setuptools.command.build_ext import build_ext
 
-#: Compilers at a time.
+#: Compilers at a time, unless ``--parallel`` says so.
 JOBS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 CSRC = Path("csrc")
@@ -80,7 +80,9 @@ class BuildLibraries(build_clib):
 
     def build_libraries(self, libraries: list[tuple[str, dict[str, Any]]]) -> None:
         """Build each, and raise what the first of them raises that cannot be built."""
-        with ThreadPoolExecutor(JOBS) as pool:
+        # The option is of the other command: ``build_ext --parallel 1`` is of both.
+        jobs = self.get_finalized_command("build_ext").parallel
+        with ThreadPoolExecutor(jobs) as pool:
             list(pool.map(super().build_libraries, ([each] for each in libraries)))
 
 

@@ -35,8 +35,8 @@ from hdrh.histogram import HdrHistogram
 
 from full_base import customer_id
 from gateway_wire import connected
-from visavis.client.congestion import Congestion
-from visavis.client.errors import GatewayError, error_of_call
+from visavis.client.congestion import Congestion, is_held_back
+from visavis.client.errors import GatewayError, OverloadedError, error_of_call
 from visavis.v1 import match_service_pb2 as v1
 
 ECHO = "/bench.Echo/Echo"
@@ -191,8 +191,10 @@ class Generator:
                 retry_s = retry_s_of(error)
             self._details.setdefault(code, (error.details() or "")[:DETAILS_MAX])
         except GatewayError as error:
-            is_kept = error.metadata.get("refused_by") == "client"
+            is_kept = isinstance(error, OverloadedError) and is_held_back(error)
             response, code = b"", KEPT_BACK if is_kept else error.code.name
+            if not self._plan.rate:
+                retry_s = error.retry_s or 0.0
             self._details.setdefault(code, error.message[:DETAILS_MAX])
         now = time.perf_counter()
         if self._began <= now < self._ended:
@@ -222,9 +224,9 @@ class Generator:
         }
 
 
-def heeding(call: Call) -> Call:
+def heeding(call: Call, path: str) -> Call:
     """The same call, of a client that holds back when the server sheds load."""
-    congestion = Congestion()
+    congestion = Congestion(path)
 
     async def asked(request: bytes, timeout: float) -> bytes:
         with congestion.call():
@@ -280,7 +282,9 @@ async def carry_out(plan: Plan) -> None:
     connections = [await connected(plan.port) for _ in range(plan.channels)]
     try:
         calls: list[Call] = [each.unary(plan.path) for each in connections]
-        generator = Generator(plan, [heeding(each) for each in calls] if plan.heeds else calls)
+        if plan.heeds:
+            calls = [heeding(each, plan.path) for each in calls]
+        generator = Generator(plan, calls)
         gc.unfreeze()
         gc.collect()
         gc.freeze()

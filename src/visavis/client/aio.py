@@ -13,7 +13,8 @@ from visavis.client import matches as of_matches
 from visavis.client import plans
 from visavis.client.carrying import dressed
 from visavis.client.channel import ADDRESS, TIMEOUT_S, Certificates, Token
-from visavis.client.errors import GatewayError, error_of_call, late
+from visavis.client.congestion import is_held_back
+from visavis.client.errors import GatewayError, OverloadedError, error_of_call, late
 from visavis.client.frames import Window
 from visavis.client.state import State, check_size
 from visavis.client.steps import (
@@ -60,15 +61,21 @@ class _Wire:
 
     async def _asked(self, step: Call) -> Any:
         check_size(step.request)
-        with self._client._congestion(step.rpc).call():
-            try:
-                return await self._client._method(step.rpc)(
-                    step.request,
-                    timeout=step.budget.left_s(self._client.timeout_s),
-                    metadata=self._client._metadata(),
-                )
-            except grpc.RpcError as failed:
-                raise error_of_call(failed) from failed
+        method = self._client._method(step.rpc)
+        timeout_s = step.budget.left_s(self._client.timeout_s)
+        try:
+            with self._client._congestion(step.rpc).call():
+                try:
+                    return await method(
+                        step.request, timeout=timeout_s, metadata=self._client._metadata()
+                    )
+                except grpc.RpcError as failed:
+                    raise error_of_call(failed) from failed
+        except OverloadedError as error:
+            if is_held_back(error):
+                # Who asks again and again must not keep the loop from the answers of others.
+                await asyncio.sleep(0)
+            raise
 
     def _opened(self, step: Open) -> None:
         self.close()

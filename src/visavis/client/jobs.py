@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import date
 
 from visavis.client import decoding, results
+from visavis.client.congestion import in_turn
 from visavis.client.encoding import checked_count, checked_text, day_text
 from visavis.client.errors import UnavailableError
 from visavis.client.plans import new_request_id
@@ -111,7 +112,8 @@ def jobs(
     if job_state is not None:
         request.state = v1.JobState.Value(f"JOB_STATE_{results.JobState(job_state).name}")
     while True:
-        answer = yield Call(LIST_JOBS, request, Budget(timeout_s))
+        call = Call(LIST_JOBS, request, Budget(timeout_s))
+        answer = yield from in_turn(call, is_first=not request.page_token)
         for each in answer.jobs:
             yield Emit(decoding.job(each))
         if not answer.next_page_token:

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from visavis.client import decoding, results
 from visavis.client.columns import Overrides, Profiles
+from visavis.client.congestion import in_turn
 from visavis.client.encoding import (
     capability_message,
     checked_count,
@@ -187,7 +188,8 @@ def find_audience(
     else:
         request.capability_id = checked_text(capability, "capability_id")
     while True:
-        answer = yield Call(FIND_AUDIENCE, request, Budget(timeout_s))
+        call = Call(FIND_AUDIENCE, request, Budget(timeout_s))
+        answer = yield from in_turn(call, is_first=not request.page_token)
         yield Emit(decoding.audience_page(answer))
         if not answer.next_page_token:
             return

@@ -16,6 +16,7 @@ import grpc
 import pyarrow as pa
 
 from visavis.client import decoding
+from visavis.client.congestion import in_turn
 from visavis.client.errors import GatewayError, RequestError, VersionChangedError
 from visavis.client.results import Batch, RowError, ServingInfo, Version
 from visavis.client.steps import Budget, Call, Plan, Rpc
@@ -94,7 +95,8 @@ def in_pieces(rpc: Rpc, asked: Asked, size: int, bytes_max: int, budget: Budget)
                 continue
             start, end = pieces[place]
             try:
-                answer = yield Call(rpc, asked.request(start, end), budget)
+                call = Call(rpc, asked.request(start, end), budget)
+                answer = yield from in_turn(call, is_first=newest is None)
             except RequestError as error:
                 if not _is_too_much(error) or end - start < 2:
                     raise _placed(error, start, len(pieces)) from error.__cause__

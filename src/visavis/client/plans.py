@@ -14,6 +14,7 @@ from __future__ import annotations
 from uuid import uuid4
 
 from visavis.client import decoding, results
+from visavis.client.congestion import in_turn
 from visavis.client.encoding import (
     checked_count,
     checked_text,
@@ -164,7 +165,8 @@ def list_capabilities(
         admitted = filter_message(capability_filter, "capability_filter")
         request.capability_filter.CopyFrom(admitted)
     while True:
-        answer = yield Call(LIST_CAPABILITIES, request, Budget(timeout_s))
+        call = Call(LIST_CAPABILITIES, request, Budget(timeout_s))
+        answer = yield from in_turn(call, is_first=not request.page_token)
         yield Emit(
             results.CapabilityPage(
                 decoding.version(answer.version),

@@ -98,8 +98,12 @@ class State:
 
     def _congestion(self, rpc: Rpc) -> Congestion:
         """What the server had to refuse of a method: it sheds batches before single customers."""
-        # In one step: calls of two threads count together from the first one on.
-        return self._congestions.setdefault(rpc.path, Congestion())
+        found = self._congestions.get(rpc.path)
+        if found is None:
+            # In one step: calls of two threads count together from the first one on.
+            new = Congestion(rpc.path.rpartition("/")[2])
+            found = self._congestions.setdefault(rpc.path, new)
+        return found
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         return metadata_of(self._way.token)

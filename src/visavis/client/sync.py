@@ -61,13 +61,11 @@ class _Wire:
 
     def _asked(self, step: Call) -> Any:
         check_size(step.request)
+        method = self._client._method(step.rpc)
+        timeout_s = step.budget.left_s(self._client.timeout_s)
         with self._client._congestion(step.rpc).call():
             try:
-                return self._client._method(step.rpc)(
-                    step.request,
-                    timeout=step.budget.left_s(self._client.timeout_s),
-                    metadata=self._client._metadata(),
-                )
+                return method(step.request, timeout=timeout_s, metadata=self._client._metadata())
             except grpc.RpcError as failed:
                 raise error_of_call(failed) from failed
 
