@@ -25,6 +25,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -35,6 +36,7 @@ import gateway_bars as bars
 from full_base import INDICATORS, kept
 from gateway_bars import Bar, draw, overload_bars
 from gateway_load import ECHO, MANY, ONE, Plan
+from gateway_peaks import Beyond, beyond_peaks, search
 from gateway_servers import HERE, Generator, Load, Server, echo, gateway, generator, milvus_lite
 from kernel_worlds import THREADS, say
 from visavis import kernel
@@ -52,7 +54,6 @@ SECONDS = float(os.environ.get("BENCH_SECONDS", "4"))
 #: Rounds by turns of what is compared.
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 OVERLOAD_ROUNDS = int(os.environ.get("BENCH_OVERLOAD_ROUNDS", "3"))
-CONCURRENCY_MAX = int(os.environ.get("BENCH_CONCURRENCY", "128"))
 CHANNELS = int(os.environ.get("BENCH_CHANNELS", "4"))
 BATCH = min(1_000, CUSTOMERS)
 OVERLOAD_BATCHES = (100, BATCH)
@@ -68,10 +69,6 @@ SHARES = [
 PATIENCE_S = 2.0
 #: Expected of an open-loop load: fewer say nothing, and a small one might have none.
 CALLS_MIN = 10
-#: A capacity is found once a doubling of callers brings less than this.
-GAIN = 1.02
-#: Where no call ends in a look that short, it is made longer, up to this.
-SEARCH_MAX_S = 60.0
 OUT = bars.OUT
 
 Row = tuple[Bar, float | str]
@@ -146,29 +143,6 @@ def offer(load, server):
     return offered
 
 
-def search(capsys, load: Generator, server: Server, plan: Plan) -> Load:
-    """A closed-loop load of as many callers as bring most: they are doubled while it helps."""
-    best: Load | None = None
-    concurrency, short = 1, replace(plan, seconds=plan.seconds / 2, settle_s=plan.settle_s / 2)
-    while concurrency <= CONCURRENCY_MAX:
-        found = load.drive(server, replace(short, concurrency=concurrency))
-        say(capsys, f"{concurrency} callers of {plan.batch:,} customers: {found.text()}")
-        assert set(found.codes) <= {"OK", "RESOURCE_EXHAUSTED"}, found.codes
-        if not found.goodput:
-            short = replace(short, seconds=2 * short.seconds)
-            assert short.seconds < SEARCH_MAX_S, "no call is answered"
-            continue
-        if best is None or found.goodput > GAIN * best.goodput:
-            best = found
-        elif concurrency >= 8 * best.plan.concurrency:
-            # Three levels without gain: one may be noise.
-            break
-        concurrency *= 2
-    assert best is not None
-    # The best of some looks is a lucky one: what counts is seen anew, and for longer.
-    return load.drive(server, replace(plan, concurrency=best.plan.concurrency))
-
-
 @pytest.fixture(scope="module")
 def capacities() -> dict[int, Load]:
     """What was found, by the size of a batch."""
@@ -187,7 +161,7 @@ def capacity(server, load, capsys, capacities):
             return again
         if batch not in capacities:
             plan = plan_of(server, ONE if batch == 1 else MANY, batch)
-            capacities[batch] = search(capsys, load, server, plan)
+            capacities[batch] = search(load, server, plan, partial(say, capsys))
             say(
                 capsys,
                 f"capacity, calls of {batch:,}: {capacities[batch].goodput:,.0f}/s with"
@@ -372,34 +346,31 @@ def finished_job(port: int) -> job_service_pb2.Job:
 
 @pytest.mark.parametrize("size", OVERLOAD_BATCHES)
 def test_gateway_overload(benchmark, capsys, server, offer, capacity, seen, size):
-    """By turns: the peak, and then loads in proportion to it, of callers of either kind."""
+    """By turns: the peak, and loads in proportion to it, of callers of either kind."""
     plan = impatient(plan_of(server, MANY, size))
+    peak = partial(capacity, size, anew=True)
 
-    def overload() -> list[tuple[float, Load, dict[tuple[float, bool], Load]]]:
-        rounds = []
-        for turn in range(OVERLOAD_ROUNDS):
-            peak = capacity(size, anew=True).goodput
-            below = offer(replace(plan, seed=turn), 0.8 * peak, times=2)
-            beyond = {
-                (over, heeds): offer(replace(plan, seed=turn, heeds=heeds), peak * over, times=2)
-                for over, heeds in OVERLOADS
-            }
-            rounds.append((peak, below, beyond))
-        return rounds
+    def overload() -> list[list[Beyond]]:
+        return [
+            beyond_peaks(offer, peak, replace(plan, seed=turn), [(0.8, False), *OVERLOADS])
+            for turn in range(OVERLOAD_ROUNDS)
+        ]
 
     rounds = once(benchmark, overload)
-    assert all(below.codes.get("OK") for _, below, _ in rounds)
-    for _, below, _ in rounds:
-        say(capsys, f"batches of {size:,} at 0.8 × capacity: {below.text()}")
-    for over, heeds in OVERLOADS:
+    assert all(below.load.codes.get("OK") for below, *_ in rounds)
+    for below, *_ in rounds:
+        say(capsys, f"batches of {size:,} at 0.8 × capacity: {below.load.text()}")
+    for place, (over, heeds) in enumerate(OVERLOADS, start=1):
         asked = overload_bars(size, over, heeds=heeds)
-        found = [(peak, below, beyond[over, heeds]) for peak, below, beyond in rounds]
-        for _, _, each in found:
-            say(capsys, f"{asked[0].what.partition(':')[0]}: {each.text()}")
+        found = [each[place] for each in rounds]
+        for each in found:
+            name = asked[0].what.partition(":")[0]
+            say(capsys, f"{name}, {each.goodput_share:.2f} of the peak: {each.load.text()}")
+        slower = [each[place].load.at("99") / each[0].load.at("99") for each in rounds]
         figures = (
-            float(np.median([each.goodput / peak for peak, _, each in found])),
-            float(np.median([each.at("99") / below.at("99") for _, below, each in found])),
-            max(each.growth for _, _, each in found),
+            float(np.median([each.goodput_share for each in found])),
+            float(np.median(slower)),
+            max(each.load.growth for each in found),
         )
         seen += zip(asked, figures, strict=True)
 
@@ -407,21 +378,23 @@ def test_gateway_overload(benchmark, capsys, server, offer, capacity, seen, size
 def test_gateway_unary_overload(benchmark, capsys, server, offer, capacity, seen):
     """By turns: the peak, and then more."""
     plan = impatient(plan_of(server, ONE))
+    peak = partial(capacity, 1, anew=True)
 
-    def overload() -> list[tuple[float, Load]]:
-        rounds = []
-        for turn in range(OVERLOAD_ROUNDS):
-            most = capacity(1, anew=True).goodput
-            rounds.append((most, offer(replace(plan, seed=turn), 1.3 * most, times=2)))
-        return rounds
+    def overload() -> list[Beyond]:
+        return [
+            each
+            for turn in range(OVERLOAD_ROUNDS)
+            for each in beyond_peaks(offer, peak, replace(plan, seed=turn), [(1.3, False)])
+        ]
 
-    rounds = once(benchmark, overload)
-    for _, found in rounds:
-        say(capsys, f"MatchCustomer at 1.3 × capacity: {found.text()}")
-    goodput = float(np.median([found.goodput / most for most, found in rounds]))
-    growth = max(found.growth for _, found in rounds)
+    found = once(benchmark, overload)
+    for each in found:
+        name = f"MatchCustomer at 1.3 × capacity, {each.goodput_share:.2f} of it"
+        say(capsys, f"{name}: {each.load.text()}")
+    goodput = float(np.median([each.goodput_share for each in found]))
+    growth = max(each.load.growth for each in found)
     seen += [(bars.ONE_GOODPUT, goodput), (bars.ONE_MEMORY, growth)]
-    assert all(found.codes.get("OK") for _, found in rounds)
+    assert all(each.load.codes.get("OK") for each in found)
 
 
 def test_gateway_neighbour(benchmark, capsys, server, load, inputs, capacity, seen, tmp_path):
