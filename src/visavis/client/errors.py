@@ -129,8 +129,8 @@ class VersionChangedError(GatewayError):
 class OverloadedError(GatewayError, SetupError):
     """The server sheds load; it is never sent again by itself, `retry_s` says when to come back.
 
-    Where ``metadata["refused_by"]`` is ``"client"``, it was not sent at all: so many calls of the
-    method are open as the server has been able to take (`visavis.client.congestion`).
+    Where ``metadata["refused_by"]`` is ``"client"``, it was not sent: the server has just shed
+    calls of the method, and this client holds back (`visavis.client.congestion`).
     """
 
 
