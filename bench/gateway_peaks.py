@@ -65,7 +65,7 @@ def beyond_peaks(
     plan: Plan,
     loads: list[tuple[float, bool]],
 ) -> list[Beyond]:
-    """Loads of so many times the peak, each between two looks at it.
+    """Loads of so many times the peak that was seen before each; it is seen after each, too.
 
     A shared machine may be half as fast a minute later: what is compared must be seen together.
 

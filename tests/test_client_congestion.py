@@ -79,7 +79,7 @@ def test_refusals_of_one_round_count_once_and_answers_bring_one_more_a_round(
     # Of the 100 that were open at the first refusal; the others began before anything was learnt.
     assert one.limit == pytest.approx(70)
     calls.begin(20)
-    with pytest.raises(OverloadedError, match="has 70 calls of Match open at a time") as caught:
+    with pytest.raises(OverloadedError, match="no more than 70 of Match at a time") as caught:
         calls.begin(1)
     assert is_held_back(caught.value)
     assert not is_held_back(shed())  # type: ignore[arg-type]
@@ -138,7 +138,7 @@ def test_who_asks_one_by_one_waits_as_long_as_the_server_says(clock: SimpleNames
         assert caught.value.retry_s == pytest.approx(0.2)
         clock.now += 0.21
     calls.begin(1)
-    with pytest.raises(OverloadedError, match="has 1 calls"):
+    with pytest.raises(OverloadedError, match="no more than 1 of Match"):
         calls.begin(1)
     calls.end(1)
     calls.begin(1)
@@ -164,15 +164,18 @@ def test_what_was_refused_long_ago_is_forgotten(clock: SimpleNamespace) -> None:
     assert one.limit == math.inf
 
 
-def test_the_longest_wait_is_kept_and_then_one_is_sent_alone(clock: SimpleNamespace) -> None:
+def test_nothing_is_forgotten_before_the_longest_wait_is_over(clock: SimpleNamespace) -> None:
     one = Congestion("Match")
     calls = Calls(one)
-    calls.begin(1)
-    calls.end(1, shed(5.0))
-    clock.now += 4.9
-    with pytest.raises(OverloadedError):
+    for times in range(8):
         calls.begin(1)
-    clock.now += 0.2
+        calls.end(1, shed(5.0))
+        assert one.limit < 1
+        clock.now += 5.0 * min(0.7**-times, congestion._LONGER_MAX) - 0.1
+        with pytest.raises(OverloadedError) as caught:
+            calls.begin(1)
+        assert caught.value.retry_s == pytest.approx(0.1)
+        clock.now += 0.2
     calls.begin(1)
     with pytest.raises(OverloadedError):
         calls.begin(1)

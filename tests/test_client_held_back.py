@@ -5,23 +5,87 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
 
 from clients import KINDS, client_of, server_of
-from test_client_faults import VERSION, abort, matching
-from visavis.client import AsyncClient, Client, GatewayError, OverloadedError
-from visavis.client.congestion import is_held_back
-from visavis.client.rpcs import MATCH_CUSTOMER
+from test_client_faults import VERSION, abort, at, matching
+from visavis.client import AsyncClient, Client, GatewayError, OverloadedError, jobs, matches, plans
+from visavis.client.congestion import Congestion, is_held_back
+from visavis.client.pieces import Asked, in_pieces
+from visavis.client.rpcs import MATCH_CUSTOMER, MATCH_CUSTOMERS
+from visavis.client.state import State
+from visavis.client.steps import Budget, Call, Emit, Sleep
 from visavis.errors import InputError
 from visavis.gateway.errors import Fault
-from visavis.v1 import match_service_pb2, match_service_pb2_grpc
+from visavis.v1 import (
+    catalog_service_pb2,
+    job_service_pb2,
+    match_service_pb2,
+    match_service_pb2_grpc,
+)
 
 Code = grpc.StatusCode
+
+
+def batch_plan() -> Any:
+    def request(start: int, end: int) -> Any:
+        ids = match_service_pb2.CustomerIds(customer_ids=["c01", "c02", "c03"][start:end])
+        return match_service_pb2.MatchCustomersRequest(ids=ids)
+
+    asked = Asked(["c01", "c02", "c03"], request)
+    return in_pieces(MATCH_CUSTOMERS, asked, size=2, bytes_max=2**20, budget=Budget(None))
+
+
+LATER = "later"
+
+#: What is asked in more than one call, and the answer to the first.
+PLANS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "match_many": (batch_plan, lambda request: at(7)(request, None)),
+    "find_audience": (
+        lambda: matches.find_audience(cast("State", None), "tea", 10),
+        lambda _: match_service_pb2.FindAudienceResponse(version=VERSION, next_page_token=LATER),
+    ),
+    "list_capabilities": (
+        lambda: plans.list_capabilities(cast("State", None)),
+        lambda _: catalog_service_pb2.ListCapabilitiesResponse(
+            version=VERSION, next_page_token=LATER
+        ),
+    ),
+    "jobs": (
+        lambda: jobs.jobs(cast("State", None)),
+        lambda _: job_service_pb2.ListJobsResponse(next_page_token=LATER),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_later_pieces_and_pages_are_tried_again_and_the_first_is_not(name: str) -> None:
+    begun, answer = PLANS[name]
+    held_back = Congestion("Match")._held_back("waits", 0.1)
+
+    def sent(step: Any) -> Any:
+        assert isinstance(step, Call)
+        step.budget.left_s(10.0)
+        return step
+
+    refused = begun()
+    sent(next(refused))
+    with pytest.raises(OverloadedError):
+        refused.throw(held_back)
+
+    plan = begun()
+    step = plan.send(answer(sent(next(plan)).request))
+    while isinstance(step, Emit):
+        step = plan.send(None)
+    later = sent(step)
+    assert isinstance(plan.throw(held_back), Sleep)
+    assert plan.send(None) is later
 
 
 class Half(match_service_pb2_grpc.MatchServiceServicer):  # type: ignore[misc]
@@ -84,7 +148,7 @@ def test_what_is_beyond_is_refused_here_and_never_sent(kind: str) -> None:
         held_back = [each for each in second if isinstance(each, OverloadedError)]
         assert [is_held_back(each) for each in held_back] == [True] * 3
         assert {each.retry_s for each in told + held_back} == {0.75}
-        assert "has 5 calls of MatchCustomer open" in str(held_back[0])
+        assert "no more than 5 of MatchCustomer" in str(held_back[0])
         assert servicer.seen == 8 + 5
         # Of another method nothing was refused.
         assert "nobody" in str(other)

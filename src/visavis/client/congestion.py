@@ -28,7 +28,7 @@ __all__ = ["Congestion", "in_turn", "is_held_back"]
 
 _SHED: Final = "OVERLOADED"
 _DECREASE: Final = 0.7
-#: Seconds without a refusal, beyond those that the server asked for, after which earlier ones are
+#: Seconds without a refusal, beyond those that are waited for one, after which earlier ones are
 #: forgotten: longer than a round of any load that was measured (0.3 s), so that none is forgotten
 #: beneath it; and who sends in bursts now and then is not held to what the last one met.
 _BELIEVED_S: Final = 5.0
@@ -76,8 +76,8 @@ class Congestion:
         Raises
         ------
         OverloadedError
-            If as many are open as may be (`is_held_back`), with the seconds after which one more
-            may be sent, as far as they are known.
+            If as many are open as may be (`is_held_back`): with the server's last `retry_s`, or
+            what is left of a wait.
         """
         decreases = self._begin()
         try:
@@ -97,23 +97,25 @@ class Congestion:
         with self._lock:
             if self.limit < math.inf:
                 since_s = time.monotonic() - self._shed_at
-                if since_s >= _BELIEVED_S + self._retry_s:
+                if since_s >= self._wait_s() + _BELIEVED_S:
                     self.limit = math.inf
                 else:
                     self._check(since_s)
             self._open += 1
             return self._decreases
 
+    def _wait_s(self) -> float:
+        """After the server's last refusal: as it said, and longer for who was shed alone again."""
+        return self._retry_s * min(_DECREASE / min(self.limit, _DECREASE), _LONGER_MAX)
+
     def _check(self, since_s: float) -> None:
         """Refuse one more, so long after the server's last refusal."""
-        # Once for the first that was shed alone, and longer for each that is shed after it.
-        wait_s = self._retry_s * min(_DECREASE / min(self.limit, _DECREASE), _LONGER_MAX)
-        left_s = wait_s - since_s if self.limit < 1 else 0.0
+        left_s = self._wait_s() - since_s if self.limit < 1 else 0.0
         if left_s > 0:
             raise self._held_back(f"sends no {self._method} for {left_s:.2f} s", left_s)
         if self._open + 1 > max(1.0, self.limit):
             most = max(1, math.floor(self.limit))
-            reason = f"has {most} calls of {self._method} open at a time, and no more"
+            reason = f"opens no more than {most} of {self._method} at a time"
             raise self._held_back(reason, self._retry_s)
 
     def _held_back(self, reason: str, retry_s: float) -> OverloadedError:
@@ -146,9 +148,10 @@ def is_held_back(error: OverloadedError) -> bool:
 
 
 def in_turn(call: Call, *, is_first: bool) -> Plan[Any]:
-    """Ask for a piece or a page: where this client holds back a later one, it waits for its turn.
+    """Ask for a piece or a page: where this client holds back a later one, it tries again.
 
-    What has been answered of the same thing would be lost otherwise.
+    What has been answered of the same thing would be lost for nothing otherwise. One that the
+    server sheds is the caller's to ask again, as every other call.
 
     Raises
     ------
@@ -159,7 +162,8 @@ def in_turn(call: Call, *, is_first: bool) -> Plan[Any]:
         try:
             return (yield call)
         except OverloadedError as error:
-            is_late = call.budget.left_s(0.0) <= _PAUSE_S
+            # Enough of it is left for an answer, or it would end as late instead.
+            is_late = call.budget.left_s(0.0) <= 2 * _PAUSE_S
             if is_first or is_late or not is_held_back(error):
                 raise
         yield Sleep(_PAUSE_S)
