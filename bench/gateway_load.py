@@ -29,24 +29,20 @@ from typing import Any
 
 import grpc
 import numpy as np
-from google.rpc.error_details_pb2 import RetryInfo
-from google.rpc.status_pb2 import Status
 from hdrh.histogram import HdrHistogram
 
 from full_base import customer_id
 from gateway_wire import connected
 from visavis.client.congestion import Congestion, is_held_back
-from visavis.client.errors import GatewayError, OverloadedError, error_of_call
+from visavis.client.errors import GatewayError, error_of_call
 from visavis.v1 import match_service_pb2 as v1
 
 ECHO = "/bench.Echo/Echo"
 ONE = "/visavis.v1.MatchService/MatchCustomer"
 MANY = "/visavis.v1.MatchService/MatchCustomers"
 
-STATUS_DETAILS = "grpc-status-details-bin"
-
 #: How a call ends that its client did not send.
-KEPT_BACK = "KEPT_BACK"
+HELD_BACK = "HELD_BACK"
 
 #: Longest latency that a histogram tells apart, and how well.
 LONGEST_US = 120_000_000
@@ -82,7 +78,7 @@ class Plan:
         Each a connection of its own.
     heeds : bool
         Whether callers hold back when they are refused, as `visavis.Client` does, one client for
-        each connection: what it keeps back counts as KEPT_BACK.
+        each connection: what it holds back counts as HELD_BACK.
     seed : int
     """
 
@@ -188,11 +184,10 @@ class Generator:
         except grpc.aio.AioRpcError as error:
             response, code = b"", error.code().name
             if not self._plan.rate:
-                retry_s = retry_s_of(error)
+                retry_s = error_of_call(error).retry_s or 0.0
             self._details.setdefault(code, (error.details() or "")[:DETAILS_MAX])
         except GatewayError as error:
-            is_kept = isinstance(error, OverloadedError) and is_held_back(error)
-            response, code = b"", KEPT_BACK if is_kept else error.code.name
+            response, code = b"", HELD_BACK if is_held_back(error) else error.code.name
             if not self._plan.rate:
                 retry_s = error.retry_s or 0.0
             self._details.setdefault(code, error.message[:DETAILS_MAX])
@@ -236,17 +231,6 @@ def heeding(call: Call, path: str) -> Call:
                 raise error_of_call(error) from error
 
     return asked
-
-
-def retry_s_of(error: grpc.aio.AioRpcError) -> float:
-    """What RetryInfo says; 0 where there is none."""
-    for key, value in error.trailing_metadata() or ():
-        if key == STATUS_DETAILS:
-            for detail in Status.FromString(value).details:
-                info = RetryInfo()
-                if detail.Unpack(info):
-                    return info.retry_delay.ToTimedelta().total_seconds()
-    return 0.0
 
 
 def milliseconds(histogram: HdrHistogram) -> dict[str, float]:

@@ -22,13 +22,9 @@ def search(load: Generator, server: Server, plan: Plan, tell: Callable[[str], No
     best: Load | None = None
     concurrency, short = 1, replace(plan, seconds=plan.seconds / 2, settle_s=plan.settle_s / 2)
     while concurrency <= CONCURRENCY_MAX:
-        found = load.drive(server, replace(short, concurrency=concurrency))
+        found = look(load, server, replace(short, concurrency=concurrency))
         tell(f"{concurrency} callers of {plan.batch:,} customers: {found.text()}")
-        assert set(found.codes) <= {"OK", "RESOURCE_EXHAUSTED"}, found.codes
-        if not found.goodput:
-            short = replace(short, seconds=2 * short.seconds)
-            assert short.seconds < SEARCH_MAX_S, "no call is answered"
-            continue
+        short = found.plan
         if best is None or found.goodput > GAIN * best.goodput:
             best = found
         elif concurrency >= 8 * best.plan.concurrency:
@@ -37,7 +33,18 @@ def search(load: Generator, server: Server, plan: Plan, tell: Callable[[str], No
         concurrency *= 2
     assert best is not None
     # The best of some looks is a lucky one: what counts is seen anew, and for longer.
-    return load.drive(server, replace(plan, concurrency=best.plan.concurrency))
+    return look(load, server, replace(plan, concurrency=best.plan.concurrency))
+
+
+def look(load: Generator, server: Server, plan: Plan) -> Load:
+    """A closed-loop load for as long as it takes to see a call answered."""
+    while True:
+        found = load.drive(server, plan)
+        assert set(found.codes) <= {"OK", "RESOURCE_EXHAUSTED"}, found.codes
+        if found.goodput:
+            return found
+        plan = replace(plan, seconds=2 * plan.seconds)
+        assert plan.seconds < SEARCH_MAX_S, "no call is answered"
 
 
 class Beyond(NamedTuple):

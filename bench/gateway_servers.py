@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from full_base import VISAVIS
-from gateway_load import KEPT_BACK, Plan
+from gateway_load import HELD_BACK, Plan
 from watching import Watch, processor_s
 
 HERE = Path(__file__).parent
 #: How calls end under more load than there is room for; others say why.
-EXPECTED = frozenset({"RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", KEPT_BACK})
+EXPECTED = frozenset({"RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", HELD_BACK})
 
 
 class Server(NamedTuple):
@@ -92,7 +92,7 @@ class Load:
     @property
     def server_us(self) -> float:
         """Processor time of the server, a call that was sent and ended."""
-        sent = sum(self.in_window.values()) - self.in_window.get(KEPT_BACK, 0)
+        sent = sum(self.in_window.values()) - self.in_window.get(HELD_BACK, 0)
         return self.server_s / max(1, sent) * 1e6
 
     @property

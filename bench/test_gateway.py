@@ -36,7 +36,7 @@ import gateway_bars as bars
 from full_base import INDICATORS, kept
 from gateway_bars import Bar, draw, overload_bars
 from gateway_load import ECHO, MANY, ONE, Plan
-from gateway_peaks import SEARCH_MAX_S, Beyond, beyond_peaks, search
+from gateway_peaks import Beyond, beyond_peaks, look, search
 from gateway_servers import HERE, Generator, Load, Server, echo, gateway, generator, milvus_lite
 from kernel_worlds import THREADS, say
 from visavis import kernel
@@ -156,10 +156,7 @@ def capacity(server, load, capsys, capacities):
     def found(batch: int, *, anew: bool = False) -> Load:
         if anew and batch in capacities:
             # How fast a shared machine is may be another matter some minutes later.
-            plan = capacities[batch].plan
-            while not (again := load.drive(server, plan)).goodput:
-                plan = replace(plan, seconds=2 * plan.seconds)
-                assert plan.seconds < SEARCH_MAX_S, "no call is answered"
+            again = look(load, server, capacities[batch].plan)
             say(capsys, f"capacity now, calls of {batch:,}: {again.goodput:,.0f}/s")
             return again
         if batch not in capacities:

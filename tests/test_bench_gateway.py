@@ -19,6 +19,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
+from visavis.gateway.errors import DETAILS_KEY
+
 ROOT = Path(__file__).parent.parent
 BENCH = ROOT / "bench"
 
@@ -143,7 +145,7 @@ def test_what_is_refused_is_counted_by_code_and_has_no_latency(load: ModuleType)
 def test_callers_who_heed_hold_back(load: ModuleType) -> None:
     status = Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
     status.details.add().Pack(ErrorInfo(reason="OVERLOADED"))
-    trailing = grpc.aio.Metadata((load.STATUS_DETAILS, status.SerializeToString()))
+    trailing = grpc.aio.Metadata((DETAILS_KEY, status.SerializeToString()))
     open_now = sent = 0
 
     async def shedding(request: bytes, timeout: float) -> bytes:
@@ -161,16 +163,16 @@ def test_callers_who_heed_hold_back(load: ModuleType) -> None:
 
     found = counted(load, load.heeding(shedding, load.MANY), rate=1_000, seconds=0.5, settle_s=0.0)
     codes = found["codes"]
-    assert set(codes) == {"OK", "RESOURCE_EXHAUSTED", load.KEPT_BACK}
+    assert set(codes) == {"OK", "RESOURCE_EXHAUSTED", load.HELD_BACK}
     assert codes["OK"] + codes["RESOURCE_EXHAUSTED"] == sent
-    assert codes["RESOURCE_EXHAUSTED"] < codes["OK"] < codes[load.KEPT_BACK]
-    assert "at a time" in found["details"][load.KEPT_BACK]
+    assert codes["RESOURCE_EXHAUSTED"] < codes["OK"] < codes[load.HELD_BACK]
+    assert "at a time" in found["details"][load.HELD_BACK]
 
 
 def test_callers_come_again_when_they_are_told_to(load: ModuleType) -> None:
     status = Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
     status.details.add().Pack(RetryInfo(retry_delay=Duration(nanos=200_000_000)))
-    trailing = grpc.aio.Metadata((load.STATUS_DETAILS, status.SerializeToString()))
+    trailing = grpc.aio.Metadata((DETAILS_KEY, status.SerializeToString()))
 
     async def shedding(request: bytes, timeout: float) -> bytes:
         raise grpc.aio.AioRpcError(

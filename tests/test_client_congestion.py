@@ -82,7 +82,7 @@ def test_refusals_of_one_round_count_once_and_answers_bring_one_more_a_round(
     with pytest.raises(OverloadedError, match="no more than 70 of Match at a time") as caught:
         calls.begin(1)
     assert is_held_back(caught.value)
-    assert not is_held_back(shed())  # type: ignore[arg-type]
+    assert not is_held_back(shed())
     assert (caught.value.code, caught.value.reason) == (Code.RESOURCE_EXHAUSTED, "OVERLOADED")
     assert caught.value.retry_s == 0.25
     # 50 that are older, however they end, then one that was sent within the new limit.

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import grpc
 
-from visavis.client.errors import OverloadedError
+from visavis.client.errors import GatewayError, OverloadedError
 from visavis.client.steps import Call, Plan, Sleep
 
 __all__ = ["Congestion", "in_turn", "is_held_back"]
@@ -142,7 +142,7 @@ class Congestion:
                 self.limit += 1 / max(1.0, self.limit)
 
 
-def is_held_back(error: OverloadedError) -> bool:
+def is_held_back(error: GatewayError) -> bool:
     """Whether a call was refused by the client itself, and not sent."""
     return error.metadata.get("refused_by") == "client"
 
